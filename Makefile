@@ -1,0 +1,55 @@
+# The commands of the project. The chain from notebooks to pages is in tools/book.mk.
+
+PYTHON ?=
+JOBS ?= 2
+PY := .venv/bin/python
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help book test lab student lint format lock clean setup
+
+help: ## list these targets
+	@echo "make book          build the book: open _build/html/index.html when it is done"
+	@echo "make test          lint, build the book, run every test"
+	@echo "make notebooks/01  run one chapter alone"
+	@echo "make lab           open JupyterLab on the notebooks"
+	@echo "make student       notebooks without solutions, in _build/student"
+	@echo "make lint          check style; 'make format' repairs it"
+	@echo "make lock          compile requirements.in into requirements.txt"
+	@echo "make clean         delete everything made, except .venv"
+	@echo
+	@echo "JOBS=1 runs one notebook at a time; PYTHON=python3.12 chooses the Python of a new .venv."
+
+setup:
+	@PYTHON="$(PYTHON)" tools/setup.sh
+
+book: setup ## the pages, in _build/html
+	@$(PY) tools/chain.py --jobs $(JOBS) html
+
+test: setup lint book
+	@$(PY) -m pytest
+
+notebooks/%: setup
+	@$(PY) tools/chain.py --jobs $(JOBS) "$@"
+
+lab: setup
+	@$(PY) tools/lab.py
+
+student: setup
+	@$(PY) tools/student.py notebooks _build/student
+
+lint: setup
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet || { echo "lint: run 'make format'" >&2; exit 1; }
+	@$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb || { echo "lint: notebooks hold outputs; run 'make format'" >&2; exit 1; }
+
+format: setup
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb
+
+lock: setup
+	@$(BIN)/uv pip compile requirements.in --universal --python-version 3.11 --quiet --output-file requirements.txt
+
+clean:
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,123 @@
+"""What the metrics accept: anything else gives one clear sentence, never a wrong number."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from recbal_utils.errors import RecbalError
+
+
+@dataclass(frozen=True)
+class Units:
+    """Rows sorted into units (households, visits): a code from 0 to n - 1 for each row."""
+
+    codes: np.ndarray
+    n: int
+
+
+def check_shapes(**columns):
+    """Raise unless every column is 1-D, of one length and not empty; None columns are skipped."""
+    shapes = {name: _shape(values, name) for name, values in columns.items() if values is not None}
+    seen = ", ".join(f"{name} has shape {shape}" for name, shape in shapes.items())
+    if any(len(shape) != 1 for shape in shapes.values()):
+        raise RecbalError(f"{seen}: pass 1-D arrays (a column of shape (n, 1) by its .ravel()).")
+    if len(set(shapes.values())) > 1:
+        raise RecbalError(f"{seen}: pass arrays of one length, a value for each row.")
+    if 0 in next(iter(shapes.values())):
+        raise RecbalError(f"{seen}: there is no row to evaluate; check how the rows were selected.")
+
+
+def labels(y):
+    """Return y as float64 zeros and ones."""
+    y = numbers(y, "y")
+    wrong = (y != 0) & (y != 1)
+    if wrong.any():
+        raise RecbalError(f"y must be 0 or 1 (or bool) in every row; {_first(y, wrong)}.")
+    return y
+
+
+def numbers(values, name):
+    """Return values as a finite float64 array."""
+    array = np.asarray(values)
+    is_text = array.dtype.kind == "O" and any(isinstance(value, str) for value in array)
+    if array.dtype.kind not in "biufO" or is_text:
+        raise RecbalError(f"{name} must hold numbers; its type is {array.dtype}. Convert it first.")
+    try:
+        array = array.astype(np.float64)
+    except (TypeError, ValueError):
+        raise RecbalError(f"{name} holds missing values or values that are no numbers.") from None
+    if not np.isfinite(array).all():
+        wrong = ~np.isfinite(array)
+        raise RecbalError(
+            f"{name} must be finite; {_first(array, wrong)}. Fill or drop those rows."
+        )
+    return array
+
+
+def check_probabilities(p, name="p"):
+    """Raise unless every value of p lies in [0, 1]."""
+    wrong = (p < 0) | (p > 1)
+    if wrong.any():
+        raise RecbalError(
+            f"{name} must be probabilities in [0, 1] for log loss, normalised entropy, ratio and "
+            f"calibration error; {_first(p, wrong)}. Scores suit only the ranking metrics."
+        )
+
+
+def weights(sample_weight):
+    """Return weights as float64, at least one above zero; None stays None."""
+    if sample_weight is None:
+        return None
+    weight = numbers(sample_weight, "sample_weight")
+    wrong = weight < 0
+    if wrong.any():
+        raise RecbalError(f"sample_weight must not be negative; {_first(weight, wrong)}.")
+    if not weight.any():
+        raise RecbalError("sample_weight is 0 in every row; give at least one row a weight.")
+    return weight
+
+
+def mask(subset, name="subset"):
+    """Return subset as a bool array."""
+    array = np.asarray(subset)
+    if array.dtype.kind != "b":
+        raise RecbalError(f"{name} must be a bool for each row; its type is {array.dtype}.")
+    return array
+
+
+def units(values, name):
+    """Sort rows into units by their ids; the codes do not depend on the order of rows."""
+    found, ids = factorise(values, name)
+    return Units(found, len(ids))
+
+
+def factorise(values, name):
+    """Return a code per row and the sorted ids; raise where an id is missing."""
+    codes, ids = pd.factorize(values if hasattr(values, "dtype") else np.asarray(values), sort=True)
+    if (codes < 0).any():
+        raise RecbalError(
+            f"{name} has {(codes < 0).sum()} rows without an id, the first at row "
+            f"{np.argmax(codes < 0)}: give every row an id, or drop those rows."
+        )
+    return codes.astype(np.int64, copy=False), ids
+
+
+def count(value, name, least):
+    """Return value as an int of at least `least`."""
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not is_integer or value < least:
+        raise RecbalError(f"{name} must be a whole number of at least {least}; it is {value!r}.")
+    return int(value)
+
+
+def _shape(values, name):
+    try:
+        return np.shape(values)
+    except ValueError:
+        raise RecbalError(f"{name} is ragged: pass a 1-D array, a value for each row.") from None
+
+
+def _first(array, wrong):
+    row = int(np.argmax(wrong))
+    return f"{int(wrong.sum())} rows break this, the first is row {row} with {array[row]:g}"

@@ -1,0 +1,169 @@
+"""Tables in memory and lazy tables, read alike: everything is aggregated by the engine."""
+
+from __future__ import annotations
+
+import ibis
+import pandas as pd
+import pyarrow as pa
+
+from recbal_utils.errors import RecbalError
+
+
+def check_columns(table, columns) -> None:
+    """Raise unless the table is one we can read and has the columns, each once."""
+    if not isinstance(table, pd.DataFrame | ibis.Table):
+        raise RecbalError(
+            f"The table must be a pandas DataFrame or an Ibis table, not {type(table).__name__}."
+        )
+    if isinstance(table, pd.DataFrame) and not table.columns.is_unique:
+        twice = list(table.columns[table.columns.duplicated()])
+        raise RecbalError(f"The table has columns of the same name ({twice[0]}): rename them.")
+    for column in columns:
+        if column not in table.columns:
+            raise RecbalError(
+                f"The table has no column {column!r}; it has {', '.join(map(str, table.columns))}."
+            )
+
+
+def missing(column):
+    """Where an Ibis column is missing: null, and for floats not-a-number too."""
+    null = column.isnull()  # noqa: PD003 (Ibis, not pandas)
+    return null | column.isnan() if column.type().is_floating() else null
+
+
+def as_ibis(table, columns: dict) -> ibis.Table:
+    """An Ibis table with the columns asked for, renamed: a mapping of new name to old."""
+    check_columns(table, columns.values())
+    if isinstance(table, ibis.Table):
+        return table.select(**{new: table[old] for new, old in columns.items()})
+    frame = pd.DataFrame({new: _plain(table[old]) for new, old in columns.items()})
+    return ibis.memtable(frame.reset_index(drop=True))
+
+
+def _plain(column: pd.Series) -> pd.Series:
+    """A column that Arrow can take: categories as their values, mixed objects as text."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    try:
+        pa.array(column, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        return column.map(repr, na_action="ignore")
+    return column
+
+
+def run(expression):
+    """Execute; an error of the engine becomes one sentence with its first line."""
+    try:
+        return expression.execute()
+    except RecbalError:
+        raise
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RecbalError(f"The engine could not read the table: {first}") from error
+
+
+def row(expression) -> dict:
+    """The single row of an aggregate, with missing values as None."""
+    values = run(expression).iloc[0].to_dict()
+    return {name: None if pd.isna(value) else value for name, value in values.items()}
+
+
+def labelled(table, label, *, positive=None, **roles) -> ibis.Table:
+    """Columns y (1 for positive, 0 for negative), w (1 without weights) and the roles named.
+
+    Roles with a column of None are left out. Values that are no label stay missing or
+    odd in y: `label_counts` finds them in the pass that counts.
+    """
+    named = {role: column for role, column in roles.items() if column is not None}
+    t = as_ibis(table, {"y": label, **named})
+    if positive is not None:
+        t = t.mutate(y=_is_positive(t, label, positive))
+    elif t.y.type().is_boolean():
+        t = t.mutate(y=t.y.cast("int8"))
+    elif not t.y.type().is_numeric():
+        _needs_positive(t, label)
+    if "w" not in named:
+        return t.mutate(w=ibis.literal(1.0))
+    if not (t.w.type().is_numeric() or t.w.type().is_boolean()):
+        raise RecbalError(f"The weights in column {named['w']!r} must be numbers.")
+    return t.mutate(w=t.w.cast("float64"))
+
+
+def label_counts(t, label, **more) -> dict:
+    """Rows, positives and weights in one pass; raises if the label is not two classes."""
+    positive = t.y == 1
+    counts = row(
+        t.aggregate(
+            rows=t.count(),
+            missing=missing(t.y).sum(),
+            positives=positive.sum(),
+            negatives=(t.y == 0).sum(),
+            bad_weights=(missing(t.w) | (t.w < 0) | t.w.isinf()).sum(),
+            weight=t.w.sum(),
+            weight_positive=positive.ifelse(t.w, 0.0).sum(),
+            squares_positive=positive.ifelse(t.w * t.w, 0.0).sum(),
+            squares_negative=(t.y == 0).ifelse(t.w * t.w, 0.0).sum(),
+            **more,
+        )
+    )
+    _check_labels(t, label, counts)
+    return counts
+
+
+def _check_labels(t, label, counts) -> None:
+    rows = int(counts["rows"])
+    if rows == 0:
+        raise RecbalError("The table is empty: there is no row to diagnose.")
+    if counts["missing"]:
+        raise RecbalError(
+            f"The label {label!r} is missing in {int(counts['missing']):,} of {rows:,} rows: "
+            "drop or fill them first, and say how many."
+        )
+    if counts["positives"] + counts["negatives"] < rows:
+        found = _examples(t)
+        raise RecbalError(
+            f"The label {label!r} is not binary 0/1: it holds {found}. With two classes, name "
+            "the positive one with positive=; with more, make a 0/1 column of one question."
+        )
+    if 0 in (counts["positives"], counts["negatives"]):
+        name = "positive" if counts["positives"] else "negative"
+        raise RecbalError(f"The label {label!r} has one class only: all {rows:,} rows are {name}.")
+    if counts["bad_weights"]:
+        raise RecbalError(
+            f"{int(counts['bad_weights']):,} weights are missing, infinite or negative: a weight "
+            "says how many rows a row stands for."
+        )
+    if not 0 < counts["weight_positive"] < counts["weight"]:
+        raise RecbalError("The weights leave one class only: those of a whole class add up to 0.")
+
+
+def _values(t) -> list:
+    return run(t.select("y").distinct().limit(6))["y"].tolist()
+
+
+def _examples(t) -> str:
+    values = _values(t)
+    shown = ", ".join(sorted(repr(value) for value in values[:5]))
+    return shown + (", …" if len(values) > 5 else "")
+
+
+def _needs_positive(t, label) -> None:
+    raise RecbalError(
+        f"The label {label!r} holds {_examples(t)}, not 0 and 1: say which of two values is the "
+        "positive one, with positive=."
+    )
+
+
+def _is_positive(t, label, positive):
+    values = [value for value in _values(t) if not pd.isna(value)]
+    if values and positive not in values:
+        raise RecbalError(
+            f"positive={positive!r} does not occur in the label {label!r}, which holds "
+            f"{_examples(t)}."
+        )
+    if len(values) > 2:
+        raise RecbalError(
+            f"The label {label!r} is not binary: it holds {_examples(t)}. Make a 0/1 column of "
+            "one question first."
+        )
+    return (t.y == ibis.literal(positive, type=t.y.type())).cast("int8")

@@ -1,0 +1,314 @@
+"""The build scripts: what they do on a bad day as well as on a good one."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import deps
+import execute
+import nbformat
+import pytest
+import stage
+import student
+import tables
+from conftest import ROOT
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+# ---- a small project with the real build scripts ---------------------------------------
+
+
+def write_chapter(project: Path, name: str, *code: str) -> Path:
+    cells = [new_markdown_cell(f"# {name}\n\nText."), *map(new_code_cell, code)]
+    path = project / "notebooks" / f"{name}.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    shutil.copytree(ROOT / "tools", tmp_path / "tools", ignore=shutil.ignore_patterns("__py*"))
+    shutil.copytree(ROOT / "book" / "assets", tmp_path / "book" / "assets")
+    (tmp_path / "book" / "references.bib").touch()
+    (tmp_path / "book" / "index.md").write_text("# Home\n\nWelcome.\n")
+    shutil.copy(ROOT / "_config.yml", tmp_path)
+    package = tmp_path / "recbal_utils"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "datasets.py").write_text("print('data: ready')\n")
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / ".installed").touch()
+    write_chapter(tmp_path, "01_good", "print('good')")
+    write_toc(tmp_path, "01_good")
+    return tmp_path
+
+
+def write_toc(project: Path, *names: str) -> None:
+    entries = "".join(f"  - file: notebooks/{name}\n" for name in names)
+    (project / "_toc.yml").write_text(f"format: jb-book\nroot: book/index\nchapters:\n{entries}")
+
+
+def chain(project: Path, wanted: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "tools/chain.py", wanted]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+
+
+def failed_lines(result) -> list[str]:
+    return [line for line in result.stderr.splitlines() if line.startswith("FAILED")]
+
+
+def test_failing_notebooks_are_named_in_one_line_each_and_the_rest_runs(project):
+    write_chapter(project, "02_bad", "x = 1", "x / 0")
+    write_chapter(project, "03_warns", "import warnings\nwarnings.warn('careful')")
+    write_chapter(project, "04_fine", "print('fine')")
+    result = chain(project, "html")
+    assert result.returncode == 1
+    bad, warns = failed_lines(result)
+    assert bad == "FAILED 02_bad: cell 3 [2]: ZeroDivisionError: division by zero"
+    assert warns.startswith("FAILED 03_warns: cell 2: wrote to stderr: ")
+    assert result.stderr.splitlines()[-2:] == [bad, warns]
+    made = {path.stem for path in (project / "_build" / "executed").glob("*.ipynb")}
+    assert made == {"01_good", "04_fine"}
+    assert "[4/4]" in result.stdout
+
+
+def test_a_failure_keeps_the_last_good_results(project):
+    ledger = (
+        "import json, os, pathlib\n"
+        "folder = pathlib.Path(os.environ['RECBAL_CLAIMS_DIR'])\n"
+        "folder.mkdir(parents=True, exist_ok=True)\n"
+        "(folder / '01_good.json').write_text(json.dumps([]))"
+    )
+    write_chapter(project, "01_good", ledger)
+    assert chain(project, "01").returncode == 0
+    kept = [project / "_build" / "executed/01_good.ipynb", project / "_build/claims/01_good.json"]
+    before = [path.read_bytes() for path in kept]
+    write_chapter(project, "01_good", ledger.replace("[]", "['worse']"), "raise SystemExit(3)")
+    assert chain(project, "01").returncode == 1
+    assert [path.read_bytes() for path in kept] == before
+    assert not list((project / "_build").glob("run-*"))
+
+
+def test_nothing_is_executed_twice(project):
+    assert "01_good: done" in chain(project, "01").stdout
+    assert chain(project, "01").stdout == ""
+    module = project / "recbal_utils" / "extra.py"
+    module.write_text("")
+    assert chain(project, "01").stdout == ""
+    write_chapter(project, "01_good", "from recbal_utils import extra")
+    environment = project / "notebooks" / "recbal_utils"
+    environment.symlink_to(project / "recbal_utils")
+    assert "01_good: done" in chain(project, "01").stdout
+    os.utime(module)
+    assert "01_good: done" in chain(project, "01").stdout
+
+
+def test_a_chapter_is_named_by_its_number(project):
+    result = chain(project, "notebooks/07")
+    assert result.returncode == 1
+    assert result.stderr == "'notebooks/07' names 0 notebooks, not one; choose from: 01_good\n"
+
+
+def test_a_warning_stops_the_book_each_time_and_keeps_the_last_good_pages(project):
+    assert chain(project, "html").returncode == 0
+    page = project / "_build" / "html" / "book" / "index.html"
+    before = page.read_bytes()
+    index = project / "book" / "index.md"
+    index.write_text("# Home\n\nSee [nothing](no.md).\n")
+    for _ in range(2):
+        result = chain(project, "html")
+        assert result.returncode == 1
+        assert "book/index.md" in result.stderr
+        assert str(project) not in result.stderr
+        assert page.read_bytes() == before
+    index.write_text("# Home\n\nBetter.\n")
+    assert chain(project, "html").returncode == 0
+    assert b"Better." in page.read_bytes()
+
+
+# ---- setup ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clone(tmp_path) -> Path:
+    (tmp_path / "tools").mkdir()
+    shutil.copy(ROOT / "tools" / "setup.sh", tmp_path / "tools")
+    (tmp_path / "requirements.txt").write_text("no-such-package==1.0\n")
+    (tmp_path / "requirements-data.txt").touch()
+    (tmp_path / "pyproject.toml").touch()
+    return tmp_path
+
+
+def setup(clone: Path, **environment) -> subprocess.CompletedProcess:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "PYTHON"))}
+    clean |= {"PIP_CONFIG_FILE": os.devnull, "PYTHON": sys.executable, "RECBAL_DISK_GB": "0"}
+    command = ["bash", "tools/setup.sh"]
+    return subprocess.run(
+        command, cwd=clone, env=clean | environment, capture_output=True, text=True, check=False
+    )
+
+
+def only_line(result) -> str:
+    assert result.returncode != 0
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def fake_python(clone: Path, script: str) -> str:
+    path = clone / "python-fake"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_an_old_python_is_named(clone):
+    old = fake_python(clone, 'case "$1" in --version) echo "Python 3.8.2";; *) exit 1;; esac')
+    line = only_line(setup(clone, PYTHON=old))
+    assert "Python 3.8.2" in line
+    assert "3.11 to 3.13" in line
+    assert not (clone / ".venv").exists()
+
+
+def test_a_missing_python_is_named(clone):
+    assert "no-such-python is not on the path" in only_line(setup(clone, PYTHON="no-such-python"))
+
+
+def test_a_python_without_venv_is_named(clone):
+    script = f'case "$*" in *ensurepip*) exit 1;; *) exec {sys.executable} "$@";; esac'
+    line = only_line(setup(clone, PYTHON=fake_python(clone, script)))
+    assert "python3-venv" in line
+
+
+def test_a_full_disk_is_named(clone):
+    line = only_line(setup(clone, RECBAL_DISK_GB="99999999"))
+    assert "GB free" in line
+    assert not (clone / ".venv").exists()
+
+
+def test_no_network_is_named_and_nothing_half_made_is_taken_as_good(clone):
+    unreachable = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
+    for _ in range(2):
+        line = only_line(setup(clone, **unreachable))
+        assert "the package index was not reached" in line
+        assert not (clone / ".venv" / ".installed").exists()
+
+
+# ---- what imports what --------------------------------------------------------------------
+
+
+def test_rules_follow_imports_through_modules(tmp_path):
+    package = tmp_path / "recbal_utils"
+    package.mkdir()
+    for name, code in {
+        "__init__": "",
+        "errors": "",
+        "sampling": "from .errors import RecbalError",
+        "datasets": "import recbal_utils.sampling",
+        "plots": "",
+    }.items():
+        (package / f"{name}.py").write_text(code)
+    write_chapter(tmp_path, "01_a", "%matplotlib inline\nfrom recbal_utils import datasets")
+    write_chapter(tmp_path, "02_b", "import pandas")
+    first, second, data = deps.rules(tmp_path).splitlines()
+    needed = [f"recbal_utils/{n}.py" for n in ("__init__", "datasets", "errors", "sampling")]
+    assert first == f"_build/executed/01_a.ipynb: {' '.join(needed)}"
+    assert second == "_build/executed/02_b.ipynb: "
+    assert data == f"DATA_MODULES := {' '.join(needed)}"
+
+
+# ---- tables -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (318957363, "318,957,363"),
+        (318957363.0, "318,957,363"),
+        (0.000993, "0.000993"),
+        (0.93214, "0.9321"),
+        (12345.6, "12,346"),
+        (-2.5, "-2.5"),
+    ],
+)
+def test_numbers_in_tables(value, text):
+    assert tables.number(value) == text
+
+
+def test_claims_become_tables(tmp_path):
+    cells = [
+        new_markdown_cell("# The log\n\n## How `rare`?\n\n```text\n## no heading\n```"),
+        new_code_cell('ledger.claim("rate", rate, 0, 1, "@he2009, gini1912")'),
+        new_markdown_cell("## What we learned"),
+        new_code_cell('print("rates")'),
+    ]
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(new_notebook(cells=cells), tmp_path / "notebooks" / "01_log.ipynb")
+    claim = {"id": "rate", "chapter": "01_log", "value": 0.25, "low": 0, "high": 0.5}
+    claim |= {"source": "@he2009, gini1912", "statement": "a | b"}
+    (tmp_path / "01_log.json").write_text(json.dumps([claim]))
+    text = tables.claims_tables(tmp_path, tmp_path)
+    assert text.startswith("## The log\n")
+    assert text.splitlines()[-1] == (
+        "| a \\| b | 0.25 | 0 to 0.5 | {cite}`he2009,gini1912` "
+        "| [How `rare`?](../notebooks/01_log.ipynb#how-rare) |"
+    )
+
+
+def test_an_unknown_table_is_refused(capsys):
+    assert tables.fill("no mark", "page.md") == "no mark"
+    with pytest.raises(SystemExit):
+        tables.fill("% made: nonsense", "book/page.md")
+    assert capsys.readouterr().err.startswith("book/page.md: ")
+
+
+# ---- stage --------------------------------------------------------------------------------
+
+
+def test_stage_touches_only_what_changed(tmp_path):
+    files = {Path("a.md"): b"a", Path("sub/b.md"): b"b"}
+    assert len(stage.sync(files, tmp_path)) == 2
+    assert stage.sync(files, tmp_path) == []
+    assert stage.sync({Path("a.md"): b"new"}, tmp_path) == [
+        tmp_path / "sub/b.md",
+        tmp_path / "a.md",
+    ]
+    assert not (tmp_path / "sub/b.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("sources", "word"),
+    [(["book/a.md", "book/b.md", "notebooks/c.ipynb"], "book/b"), (["book/a.md"], "notebooks/c")],
+)
+def test_contents_and_sources_must_agree(sources, word, capsys):
+    toc = b"root: book/a\nparts:\n- caption: P\n  chapters:\n  - file: notebooks/c\n"
+    files = {Path("_toc.yml"): toc} | {Path(name): b"" for name in sources}
+    with pytest.raises(SystemExit):
+        stage.check_toc(files)
+    assert word in capsys.readouterr().err
+
+
+# ---- student edition and executed notebooks -------------------------------------------------
+
+
+def test_student_edition_has_no_solution():
+    text = "```{exercise}\nTry.\n```\n\n````{solution} ex\n```python\nx\n```\n````\n\nAfter."
+    cells = [
+        new_markdown_cell(text),
+        new_markdown_cell("```{solution-start} ex-2\n```"),
+        new_code_cell("answer = 42"),
+        new_markdown_cell("```{solution-end}\n```"),
+        new_code_cell("kept = 1"),
+    ]
+    left = student.without_solutions(new_notebook(cells=cells)).cells
+    assert [c.source for c in left] == ["```{exercise}\nTry.\n```\n\n\n\nAfter.", "kept = 1"]
+
+
+def test_records_of_the_run_are_taken_out():
+    cell = new_code_cell("1", metadata={"papermill": {"duration": 1}, "tags": ["t"]})
+    notebook = new_notebook(cells=[cell], metadata={"papermill": {"input_path": "/x"}})
+    clean = execute.without_records(notebook)
+    assert "papermill" not in clean.metadata
+    assert clean.cells[0].metadata == {"tags": ["t"]}

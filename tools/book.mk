@@ -1,0 +1,30 @@
+# The chain from sources to pages; run by tools/chain.py, which names PY and the targets.
+# A rule writes to a temporary name and moves the result into place when it is good.
+
+CHAPTERS := $(patsubst notebooks/%.ipynb,%,$(sort $(wildcard notebooks/[0-9]*.ipynb)))
+EXECUTED := $(CHAPTERS:%=_build/executed/%.ipynb)
+DIAGRAMS := $(patsubst book/diagrams/%.mmd,_build/diagrams/%.svg,$(wildcard book/diagrams/*.mmd))
+PAGES := $(wildcard book/*.md book/*.bib book/assets/*) book _config.yml _toc.yml
+STAGERS := tools/stage.py tools/tables.py tools/common.py tools/pages.py
+
+.PHONY: html
+html: _build/html.stamp
+
+# Which chapter imports which module of recbal_utils, found by tools/deps.py.
+-include _build/deps.mk
+
+# The caches that all notebooks read, so that no two of them build the same one at once.
+_build/data.stamp: .venv/.installed $(DATA_MODULES)
+	$(if $(DATA_MODULES),@$(PY) -m recbal_utils.datasets)
+	@touch $@
+
+# A training too long for a notebook gets a rule here; the notebooks that read it depend on it.
+
+_build/executed/%.ipynb: notebooks/%.ipynb .venv/.installed | _build/data.stamp
+	@$(PY) tools/execute.py $*
+
+_build/diagrams/%.svg: book/diagrams/%.mmd tools/diagram.py
+	@$(PY) tools/diagram.py $< $@
+
+_build/html.stamp: $(EXECUTED) $(DIAGRAMS) $(PAGES) $(STAGERS)
+	@$(PY) tools/pages.py $@

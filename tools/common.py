@@ -1,0 +1,60 @@
+"""Paths and small helpers that the build scripts share."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "_build"
+EXECUTED = BUILD / "executed"
+CLAIMS = BUILD / "claims"
+FIGURES = BUILD / "figures"
+TIMINGS = BUILD / "timings"
+FAILED = BUILD / "failed"
+STARTED = BUILD / "started"
+STAGE = BUILD / "src"
+HTML = BUILD / "html"
+
+KERNEL_ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+}
+
+
+def stop(message: str) -> NoReturn:
+    """End the script with one line on stderr."""
+    print(message, file=sys.stderr)
+    raise SystemExit(1)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def chapters() -> list[str]:
+    """Names of the notebooks of the book, in order, without the suffix."""
+    return sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
+
+
+def read_json(path: Path):
+    """The content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def notebook_environment(claims: Path, figures: Path) -> dict[str, str]:
+    """The environment a notebook's kernel runs in."""
+    cache = Path(os.environ.get("RECBAL_CACHE") or BUILD / "cache").resolve()
+    return {
+        **os.environ,
+        **KERNEL_ENVIRONMENT,
+        "RECBAL_CACHE": str(cache),
+        "RECBAL_CLAIMS_DIR": str(claims),
+        "RECBAL_FIGURES_DIR": str(figures),
+    }

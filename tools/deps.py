@@ -1,0 +1,76 @@
+"""Find which modules of recbal_utils each notebook imports, and write that as Make rules."""
+
+import ast
+import json
+from pathlib import Path
+
+from common import BUILD, ROOT, write_atomically
+
+PACKAGE = "recbal_utils"
+
+
+def notebook_code(path: Path) -> str:
+    """All code of a notebook as one text; lines of IPython's own are left out."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    lines = []
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            lines += "".join(cell["source"]).split("\n")
+    return "\n".join("" if line.startswith(("%", "!")) else line for line in lines)
+
+
+def imported_names(code: str, package: str) -> set[str]:
+    """Dotted names that the code imports; relative ones are read as of `package`."""
+    names = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(filter(None, [package if node.level else "", node.module or ""]))
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return names
+
+
+def direct_modules(code: str, folder: Path) -> set[Path]:
+    """Files of the package that the code imports itself."""
+    names = {name for name in imported_names(code, PACKAGE) if name.split(".")[0] == PACKAGE}
+    files = {folder / "__init__.py"} if names else set()
+    for name in names:
+        parts = name.split(".")[1:2]
+        files |= {folder / f"{part}.py" for part in parts if (folder / f"{part}.py").is_file()}
+    return files
+
+
+def modules(code: str, folder: Path) -> set[Path]:
+    """Files of the package that the code needs, also by way of other modules."""
+    found: set[Path] = set()
+    waiting = direct_modules(code, folder)
+    while waiting:
+        path = waiting.pop()
+        found.add(path)
+        waiting |= direct_modules(path.read_text(encoding="utf-8"), folder) - found
+    return found
+
+
+def rules(root: Path) -> str:
+    """The Make fragment: one line a notebook, and the modules behind the data step."""
+    folder = root / PACKAGE
+
+    def listed(files: set[Path]) -> str:
+        return " ".join(sorted(str(path.relative_to(root)) for path in files))
+
+    lines = []
+    for path in sorted((root / "notebooks").glob("[0-9]*.ipynb")):
+        try:
+            needed = listed(modules(notebook_code(path), folder))
+        except (SyntaxError, ValueError, KeyError):
+            needed = listed(set(folder.glob("*.py")))  # running it will name the fault
+        lines.append(f"_build/executed/{path.name}: {needed}")
+    data = folder / "datasets.py"
+    found = modules(data.read_text(encoding="utf-8"), folder) | {data} if data.exists() else set()
+    lines.append(f"DATA_MODULES := {listed(found)}")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    write_atomically(BUILD / "deps.mk", rules(ROOT))

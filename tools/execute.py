@@ -1,0 +1,204 @@
+"""Execute one chapter with papermill; keep its results only if every cell is good."""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+import psutil
+from common import (
+    BUILD,
+    CLAIMS,
+    EXECUTED,
+    FAILED,
+    FIGURES,
+    ROOT,
+    STARTED,
+    TIMINGS,
+    notebook_environment,
+    write_atomically,
+)
+from papermill.exceptions import PapermillExecutionError
+
+CELL_SECONDS = 600
+HEARTBEAT_SECONDS = 30
+
+
+class CellFailure(Exception):
+    """A cell that did not do well, told in one line."""
+
+
+class Watch(threading.Thread):
+    """Measures the memory of the kernel and its children, and shows that work goes on."""
+
+    def __init__(self, chapter: str):
+        super().__init__(daemon=True)
+        self.chapter = chapter
+        self.start_time = time.monotonic()
+        self.peak_bytes = 0
+        self.done = threading.Event()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.start_time
+
+    def run(self) -> None:
+        next_word = HEARTBEAT_SECONDS
+        while not self.done.wait(0.25):
+            self.peak_bytes = max(self.peak_bytes, tree_bytes())
+            if self.seconds > next_word:
+                say(f"      {self.chapter}: {self.seconds:.0f} s, still running")
+                next_word += HEARTBEAT_SECONDS
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def tree_bytes() -> int:
+    """Resident memory of all processes below this one."""
+    total = 0
+    for process in psutil.Process().children(recursive=True):
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:  # it has just ended
+            continue
+    return total
+
+
+def first_line(text: str, limit: int = 300) -> str:
+    """The first line of an error message, cut where it would flood the screen."""
+    line = (str(text).strip().splitlines() or [""])[0]
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def unfinished_cell(path: Path) -> str:
+    """The cell that was running when the kernel stopped, as told by the saved notebook."""
+    if not path.exists():
+        return ""
+    for number, cell in enumerate(nbformat.read(path, as_version=4).cells, start=1):
+        if cell.metadata.get("papermill", {}).get("status") in ("running", "failed"):
+            return f"cell {number}: "
+    return ""
+
+
+def refuse_stderr(notebook) -> None:
+    """A warning is a fault of the chapter: it must not reach a reader."""
+    for number, cell in enumerate(notebook.cells, start=1):
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                raise CellFailure(f"cell {number}: wrote to stderr: {first_line(output.text)}")
+
+
+def without_records(notebook):
+    """The notebook without paths and clock times, which differ on each machine."""
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+    return notebook
+
+
+def run(source: Path, output: Path):
+    """Execute `source` in a fresh kernel; return the notebook or raise `CellFailure`.
+
+    The partly executed notebook stays at `output` when a cell fails.
+    """
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(output),
+            kernel_name="python3",
+            cwd=str(source.parent),
+            progress_bar=False,
+            execution_timeout=CELL_SECONDS,
+            # The kernel's own words on stderr, about transport and interrupts, are no result.
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+        )
+    except PapermillExecutionError as error:
+        where = f"cell {error.cell_index + 1} [{error.exec_count}]"
+        raise CellFailure(f"{where}: {error.ename}: {first_line(error.evalue)}") from None
+    except Exception as error:
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise CellFailure(unfinished_cell(output) + what) from None
+    notebook = nbformat.read(output, as_version=4)
+    refuse_stderr(notebook)
+    return without_records(notebook)
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Put `new` in the place of `old`."""
+    shutil.rmtree(old, ignore_errors=True)
+    if new.exists():
+        old.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(new, old)
+
+
+def keep(chapter: str, notebook, work: Path, started: float) -> None:
+    """Move the results of a good run into place, the notebook last."""
+    claims = work / "claims" / f"{chapter}.json"
+    if claims.exists():
+        write_atomically(CLAIMS / claims.name, claims.read_text(encoding="utf-8"))
+    replace_folder(work / "figures", FIGURES / chapter)
+    executed = EXECUTED / f"{chapter}.ipynb"
+    write_atomically(executed, nbformat.writes(notebook))
+    # Make compares times: a source saved while its notebook ran must count as newer.
+    os.utime(executed, (started, started))
+
+
+def time_left(seconds: float) -> str:
+    """A rough word on what is still to come, from the notebooks finished so far."""
+    due = int(os.environ.get("RECBAL_DUE", 1))
+    spent = [json.loads(p.read_text())["seconds"] for p in STARTED.glob("*.done")] + [seconds]
+    left = due - len(spent)
+    if left <= 0:
+        return ""
+    jobs = min(int(os.environ.get("RECBAL_JOBS", 1)), left)
+    return f"; about {left * sum(spent) / len(spent) / jobs:.0f} s left"
+
+
+def main(chapter: str) -> int:
+    """Run a chapter of the book; 0 if it is good, else 1 and a line in `_build/failed`."""
+    started = time.time()
+    STARTED.mkdir(parents=True, exist_ok=True)
+    (STARTED / chapter).touch()
+    number = len([path for path in STARTED.iterdir() if not path.suffix])
+    place = f"[{number}/{os.environ.get('RECBAL_DUE', 1)}] {chapter}"
+    say(f"{place}: started")
+
+    BUILD.mkdir(exist_ok=True)
+    watch = Watch(chapter)
+    watch.start()
+    with tempfile.TemporaryDirectory(prefix=f"run-{chapter}-", dir=BUILD) as folder:
+        work = Path(folder).resolve()
+        os.environ.update(notebook_environment(work / "claims", work / "figures"))
+        output = work / f"{chapter}.ipynb"
+        source = ROOT / "notebooks" / f"{chapter}.ipynb"
+        try:
+            notebook = run(source, output)
+        except CellFailure as failure:
+            if output.exists():
+                FAILED.mkdir(exist_ok=True)
+                shutil.copy(output, FAILED)
+            write_atomically(FAILED / f"{chapter}.txt", f"{chapter}: {failure}\n")
+            say(f"{place}: failed after {watch.seconds:.0f} s")
+            return 1
+        finally:
+            watch.done.set()
+        keep(chapter, notebook, work, started)
+    record = {"seconds": round(watch.seconds, 1), "peak_mb": round(watch.peak_bytes / 2**20)}
+    write_atomically(TIMINGS / f"{chapter}.json", json.dumps({"chapter": chapter, **record}))
+    left = time_left(watch.seconds)
+    write_atomically(STARTED / f"{chapter}.done", json.dumps(record))
+    say(f"{place}: done in {record['seconds']:.0f} s, {record['peak_mb']} MB at most{left}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1]))
