@@ -245,16 +245,21 @@ def _tails_first(tails) -> list[Line]:
 def _cold_first(facts) -> list[Line]:
     lines = []
     for unit, cold in facts["cold_start"].iterrows():
-        share = cold["unseen_share_of_rows"]
-        if share >= COLD_SHARE:
+        if cold["unseen_share_of_rows"] >= COLD_SHARE:
             answer = f"Judge unseen {unit} apart, with features that do not need its history."
+        elif cold["unbought_share_of_rows"] >= COLD_SHARE:
+            answer = (
+                f"Judge {unit} without an earlier positive apart: what was counted of its "
+                "positives says nothing yet."
+            )
         else:
             answer = f"Hardly any new {unit}: hold some out to learn how new ones fare."
+        shares = {name: percent(share) for name, share in cold.items() if "share" in name}
         figure = (
-            f"{percent(share)} of the rows and {percent(cold['unseen_share_of_positives'])} of the "
-            f"positives from {facts['time']} {facts['late_from']} on are of unseen {unit}; of "
-            f"{unit} without a positive before: {percent(cold['unbought_share_of_rows'])} and "
-            f"{percent(cold['unbought_share_of_positives'])}"
+            f"{shares['unseen_share_of_rows']} of the rows and "
+            f"{shares['unseen_share_of_positives']} of the positives from {facts['time']} "
+            f"{facts['late_from']} on are of unseen {unit}; of {unit} without a positive before: "
+            f"{shares['unbought_share_of_rows']} and {shares['unbought_share_of_positives']}"
         )
         lines.append(Line("Cold start?", answer, figure))
     return lines

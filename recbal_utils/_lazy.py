@@ -69,7 +69,7 @@ def row(expression) -> dict:
 
 
 def labelled(table, label, *, positive=None, **roles) -> ibis.Table:
-    """Columns y (1 for positive, 0 for negative), w (1 without weights) and the roles named.
+    """Columns y (1 for positive, 0 for negative) and the roles named; role w holds weights.
 
     Roles with a column of None are left out. Values that are no label stay missing or
     odd in y: `label_counts` finds them in the pass that counts.
@@ -82,38 +82,79 @@ def labelled(table, label, *, positive=None, **roles) -> ibis.Table:
         t = t.mutate(y=t.y.cast("int8"))
     elif not t.y.type().is_numeric():
         _needs_positive(t, label)
-    if "w" not in named:
-        return t.mutate(w=ibis.literal(1.0))
+    return weighted(t, named["w"]) if "w" in named else t
+
+
+def weighted(t, name) -> ibis.Table:
+    """The table with its weights in w as floats."""
     if not (t.w.type().is_numeric() or t.w.type().is_boolean()):
-        raise RecbalError(f"The weights in column {named['w']!r} must be numbers.")
+        raise RecbalError(f"The weights in column {name!r} must be numbers.")
     return t.mutate(w=t.w.cast("float64"))
 
 
-def label_counts(t, label, **more) -> dict:
+def size(t):
+    """Rows that the table stands for: the sum of its weights, or its number of rows."""
+    return t.w.sum() if "w" in t.columns else t.count()
+
+
+def value(t):
+    """What a row adds to the positives: its weight, or 1, if it is positive."""
+    return t.y * t.w if "w" in t.columns else t.y
+
+
+def label_sums(t) -> dict:
+    """What `label_counts` needs of a pass over the table; sums, so parts can be added up."""
+    positive, negative = t.y == 1, t.y == 0
+    sums = {
+        "rows": t.count(),
+        "missing": missing(t.y).sum(),
+        "positives": positive.sum(),
+        "negatives": negative.sum(),
+    }
+    if "w" in t.columns:
+        squares = t.w * t.w
+        sums |= {
+            "bad_weights": (missing(t.w) | (t.w < 0) | t.w.isinf()).sum(),
+            "weight": t.w.sum(),
+            "weight_positive": positive.ifelse(t.w, 0.0).sum(),
+            "squares_positive": positive.ifelse(squares, 0.0).sum(),
+            "squares_negative": negative.ifelse(squares, 0.0).sum(),
+        }
+    return sums
+
+
+def label_counts(t, label) -> dict:
     """Rows, positives and weights in one pass; raises if the label is not two classes."""
-    positive = t.y == 1
-    counts = row(
-        t.aggregate(
-            rows=t.count(),
-            missing=missing(t.y).sum(),
-            positives=positive.sum(),
-            negatives=(t.y == 0).sum(),
-            bad_weights=(missing(t.w) | (t.w < 0) | t.w.isinf()).sum(),
-            weight=t.w.sum(),
-            weight_positive=positive.ifelse(t.w, 0.0).sum(),
-            squares_positive=positive.ifelse(t.w * t.w, 0.0).sum(),
-            squares_negative=(t.y == 0).ifelse(t.w * t.w, 0.0).sum(),
-            **more,
+    return checked_counts(t, label, row(t.aggregate(**label_sums(t))))
+
+
+def checked_counts(t, label, counts) -> dict:
+    """The counts, those of the rows standing in where there are no weights; or an error.
+
+    With a label of None only rows and weights are checked.
+    """
+    if "w" not in t.columns:
+        counts |= {
+            "bad_weights": 0,
+            "weight": counts["rows"],
+            "weight_positive": counts["positives"],
+            "squares_positive": counts["positives"],
+            "squares_negative": counts["negatives"],
+        }
+    if counts["rows"] == 0:
+        raise RecbalError("The table is empty: there is no row to diagnose.")
+    if counts["bad_weights"]:
+        raise RecbalError(
+            f"{int(counts['bad_weights']):,} weights are missing, infinite or negative: a weight "
+            "says how many rows a row stands for."
         )
-    )
-    _check_labels(t, label, counts)
+    if label is not None:
+        _check_labels(t, label, counts)
     return counts
 
 
 def _check_labels(t, label, counts) -> None:
     rows = int(counts["rows"])
-    if rows == 0:
-        raise RecbalError("The table is empty: there is no row to diagnose.")
     if counts["missing"]:
         raise RecbalError(
             f"The label {label!r} is missing in {int(counts['missing']):,} of {rows:,} rows: "
@@ -128,11 +169,6 @@ def _check_labels(t, label, counts) -> None:
     if 0 in (counts["positives"], counts["negatives"]):
         name = "positive" if counts["positives"] else "negative"
         raise RecbalError(f"The label {label!r} has one class only: all {rows:,} rows are {name}.")
-    if counts["bad_weights"]:
-        raise RecbalError(
-            f"{int(counts['bad_weights']):,} weights are missing, infinite or negative: a weight "
-            "says how many rows a row stands for."
-        )
     if not 0 < counts["weight_positive"] < counts["weight"]:
         raise RecbalError("The weights leave one class only: those of a whole class add up to 0.")
 

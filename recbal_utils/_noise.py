@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import ibis
 import pandas as pd
 
-from recbal_utils._lazy import as_ibis, check_columns, label_counts, labelled, missing, row
+from recbal_utils._lazy import as_ibis, check_columns, label_counts, labelled, missing, row, run
 from recbal_utils.errors import RecbalError
 
 ADVICE = {
@@ -52,23 +54,101 @@ def noise(table, *, label=None, keys=None, rules=None, duplicates=True, positive
     RecbalError
         If a column is missing, the table is empty, or a rule gives no boolean column.
     """
-    keys = [keys] if isinstance(keys, str) else list(keys or [])
-    check_columns(table, [*keys, *([label] if label is not None else [])])
-    t = as_ibis(table, {f"c{i}": column for i, column in enumerate(table.columns)})
-    names = dict(zip(t.columns, table.columns, strict=True))
-    counts = row(t.aggregate(rows=t.count(), **_column_checks(t), **_lazy_rules(table, rules)))
+    flagged, names = with_rules(table, rules)
+    t = as_ibis(flagged, names)
+    counts = merged(run(t.aggregate(rows=t.count(), **column_checks(t))))
+    return findings(table, counts, names, rules, label, keys, duplicates, positive)
+
+
+def with_rules(table, rules) -> tuple:
+    """The table with a column for each rule; and new short names of all columns, c… and r…."""
+    check_columns(table, [])
+    names = {f"c{i}": column for i, column in enumerate(table.columns)}
+    flags = {f"recbal_rule_{i}": _flags(table, *rule) for i, rule in _numbered(rules)}
+    if flags:
+        table = table.assign(**flags) if isinstance(table, pd.DataFrame) else table.mutate(**flags)
+    return table, names | {f"r{i}": flag for i, flag in enumerate(flags)}
+
+
+def _numbered(rules):
+    return enumerate((rules or {}).items())
+
+
+def _flags(table, name, rule):
+    """The rule as a boolean column of the table."""
+    try:
+        if isinstance(rule, ibis.Deferred) and isinstance(table, pd.DataFrame):
+            t = as_ibis(table, {str(column): column for column in table.columns})
+            return t.select(flag=rule).execute()["flag"].set_axis(table.index)
+        flags = rule.resolve(table) if isinstance(rule, ibis.Deferred) else rule(table)
+        boolean = flags.type().is_boolean() if isinstance(table, ibis.Table) else _are_bool(flags)
+    except Exception as error:
+        raise RecbalError(f"The rule {name!r} cannot be applied to the table: {error}") from error
+    if not boolean:
+        raise RecbalError(f"The rule {name!r} must give true or false for each row.")
+    return flags
+
+
+def _are_bool(flags) -> bool:
+    return pd.api.types.is_bool_dtype(pd.Series(flags).dropna().infer_objects())
+
+
+def column_checks(t) -> dict:
+    """What a pass over the table tells of each column; parts can be put together by `merged`."""
+    checks = {}
+    for name in t.columns:
+        column = t[name]
+        if re.fullmatch(r"r\d+", name):
+            checks[f"rule_{name}"] = column.sum()
+        elif re.fullmatch(r"c\d+", name):
+            floating = column.type().is_floating()
+            absent = missing(column).sum() if floating else t.count() - column.count()
+            checks[f"missing_{name}"] = absent
+            checks |= _ends(name, column)
+    return checks
+
+
+def _ends(name, column) -> dict:
+    kind = column.type()
+    if kind.is_boolean():
+        column = column.cast("int8")
+    elif not (kind.is_numeric() or kind.is_string() or kind.is_temporal()):
+        return {}
+    return {f"low_{name}": column.min(), f"high_{name}": column.max()}
+
+
+def merged(parts: pd.DataFrame) -> dict:
+    """Counts of the whole from counts of its parts, one row each."""
+    how = {"low": "min", "high": "max"}
+    return {
+        name: getattr(parts[name].dropna(), how.get(name.split("_")[0], "sum"))()
+        for name in parts.columns
+    }
+
+
+def findings(table, counts, names, rules, label, keys, duplicates, positive) -> pd.DataFrame:
+    """The table of checks, from the counts of the columns and the passes they did not need."""
     rows = int(counts["rows"])
     if rows == 0:
         raise RecbalError("The table is empty: there is no row to check.")
+    keys = [keys] if isinstance(keys, str) else list(keys or [])
+    check_columns(table, [*keys, *([label] if label is not None else [])])
+    columns = {c: str(names[c]) for c in names if c.startswith("c")}
+    missing_in = {c: int(counts[f"missing_{c}"]) for c in columns}
     found = []
     if duplicates:
-        found.append(("duplicate rows", "all columns", rows - _distinct(t)))
+        everything = {c: names[c] for c in columns}
+        found.append(
+            ("duplicate rows", "all columns", rows - _distinct(as_ibis(table, everything)))
+        )
     if keys:
         found += _key_checks(table, keys, label, positive, rows)
-    found += [("rule", name, n) for name, n in _rule_counts(table, rules, counts)]
-    found += [("missing values", str(names[c]), int(counts[f"missing_{c}"])) for c in names]
+    found += [("rule", name, int(counts[f"rule_r{i}"])) for i, (name, _) in _numbered(rules)]
+    found += [("missing values", name, missing_in[c]) for c, name in columns.items()]
     found += [
-        ("constant column", str(names[c]), rows) for c in names if counts.get(f"constant_{c}")
+        ("constant column", name, rows)
+        for c, name in columns.items()
+        if missing_in[c] == 0 and f"low_{c}" in counts and counts[f"low_{c}"] == counts[f"high_{c}"]
     ]
     return _frame(found, rows)
 
@@ -82,62 +162,6 @@ def _frame(found, rows) -> pd.DataFrame:
 
 def _distinct(t) -> int:
     return int(row(t.distinct().aggregate(n=lambda d: d.count()))["n"])
-
-
-def _column_checks(t) -> dict:
-    checks = {}
-    for name in t.columns:
-        column = t[name]
-        n_missing = missing(column).sum()
-        checks[f"missing_{name}"] = n_missing
-        if column.type().is_numeric() or column.type().is_string() or column.type().is_temporal():
-            same = column.min() == column.max()
-            checks[f"constant_{name}"] = same & (n_missing == 0)
-        elif column.type().is_boolean():
-            same = column.all() | ~column.any()
-            checks[f"constant_{name}"] = same & (n_missing == 0)
-    return checks
-
-
-def _lazy_rules(table, rules) -> dict:
-    """Rules of a lazy table, to be counted in the pass of the other checks."""
-    if not isinstance(table, ibis.Table):
-        return {}
-    return {f"rule_{i}": _count(table, name, rule) for i, (name, rule) in _numbered(rules)}
-
-
-def _numbered(rules):
-    return list(enumerate((rules or {}).items()))
-
-
-def _count(table, name, rule):
-    try:
-        flags = rule.resolve(table) if isinstance(rule, ibis.Deferred) else rule(table)
-        boolean = flags.type().is_boolean()
-    except Exception as error:
-        raise RecbalError(f"The rule {name!r} cannot be applied to the table: {error}") from error
-    if not boolean:
-        raise RecbalError(f"The rule {name!r} must give true or false for each row.")
-    return flags.sum()
-
-
-def _rule_counts(table, rules, counts) -> list:
-    if isinstance(table, ibis.Table):
-        return [(name, int(counts[f"rule_{i}"] or 0)) for i, (name, _) in _numbered(rules)]
-    return [(name, _count_in_memory(table, name, rule)) for _, (name, rule) in _numbered(rules)]
-
-
-def _count_in_memory(table, name, rule) -> int:
-    if isinstance(rule, ibis.Deferred):
-        t = as_ibis(table, {str(column): column for column in table.columns})
-        return int(row(t.aggregate(n=_count(t, name, rule)))["n"] or 0)
-    try:
-        flags = pd.Series(rule(table))
-    except Exception as error:
-        raise RecbalError(f"The rule {name!r} cannot be applied to the table: {error}") from error
-    if len(flags) != len(table) or not pd.api.types.is_bool_dtype(flags.dropna().infer_objects()):
-        raise RecbalError(f"The rule {name!r} must give true or false for each row.")
-    return int(flags.fillna(False).sum())
 
 
 def _key_checks(table, keys, label, positive, rows) -> list:

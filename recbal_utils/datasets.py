@@ -7,7 +7,9 @@ of 2,469 households. A *visit* is a household, store and week with any purchase 
 household buying it there that week, with a quantity above 0.
 """
 
+import ast
 import functools
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -96,7 +98,7 @@ def connect() -> ibis.BaseBackend:
     """
     settings = {
         "memory_limit": os.environ.get("RECBAL_MEMORY", _MEMORY),
-        "temp_directory": str(cache_folder() / "spill"),
+        "temp_directory": str(cache_folder() / f"spill-{os.getpid()}"),
         "preserve_insertion_order": False,
     }
     if threads := os.environ.get("RECBAL_THREADS"):
@@ -132,7 +134,7 @@ def purchases() -> ir.Table:
     -------
     ibis Table
         `household_id`, `store_id`, `week`, `product_id`, `quantity`, `trips` (baskets of the
-        household in that store and week, whatever they held), `spend_cents` (what the shop
+        household in that store and week, of any product), `spend_cents` (what the shop
         received), `discount_cents` (off by loyalty card), `paid_cents` (the price before
         matched coupons).
     """
@@ -146,8 +148,8 @@ def promotions() -> ir.Table:
     -------
     ibis Table
         `week`, `store_id`, `product_id`, `display` and `mailer` (one-letter codes, meanings in
-        `DISPLAY` and `MAILER`). Where the source has two rows, they differ in the display
-        only, and the displayed one is kept.
+        `DISPLAY` and `MAILER`). Where the source has two rows, the higher code of each column
+        is kept: a placement over none, and, in 9 cases, the front page over an inner one.
     """
     return _read(_cached("promotions", _write_promotions, ["promotions"]))
 
@@ -289,7 +291,7 @@ def cleaning_report() -> pd.DataFrame:
             "second row of a product, store and week dropped",
             _rows(raw) - _rows(promotions()),
             _rows(raw),
-            "both rows are one promotion; the row with a display place is kept",
+            "both rows are one promotion; a placement is kept over none",
         ),
         (
             "transactions",
@@ -412,11 +414,10 @@ def _label(shopped: ir.Table) -> ir.Table:
 
 def _write_purchases(path: Path) -> None:
     keys = list(IMPRESSION_KEYS)
-    lines = journey("transactions")
+    lines = journey("transactions").filter(_.quantity > 0)
     trips = lines.group_by(*VISIT_KEYS).agg(trips=_.basket_id.nunique())
     bought = (
-        lines.filter(_.quantity > 0)
-        .group_by(*keys)
+        lines.group_by(*keys)
         .agg(
             quantity=_.quantity.sum(),
             spend_cents=_cents(_.sales_value).sum(),
@@ -534,10 +535,17 @@ def _digest(path: Path) -> str:
 
 @functools.cache
 def _code_digest() -> list[str]:
-    """The modules that decide what a cached table holds."""
-    return [
-        file_digest(Path(module.__file__)) for module in (sampling, features, sys.modules[__name__])
-    ]
+    """The code that decides what a cached table holds; a comment or docstring does not."""
+    modules = (sampling, features, sys.modules[__name__])
+    return [_logic_digest(Path(module.__file__).read_text("utf-8")) for module in modules]
+
+
+def _logic_digest(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 def _write(table: ir.Table, path: Path) -> None:
@@ -585,5 +593,15 @@ def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
         raise RecbalError(f"{name} is {value!r}; choose one of {', '.join(allowed)}.")
 
 
+def main() -> int:
+    """Build the shared tables; one line and a non-zero code where that fails."""
+    try:
+        prepare()
+    except RecbalError as error:
+        print(f"recbal_utils.datasets: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    prepare()
+    sys.exit(main())

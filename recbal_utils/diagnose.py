@@ -15,11 +15,25 @@ import pandas as pd
 
 from recbal_utils._advice import Report, advise
 from recbal_utils._inequality import gini, lorenz, tier_edges, tiers
-from recbal_utils._lazy import as_ibis, check_columns, label_counts, labelled, missing, row, run
-from recbal_utils._noise import noise
+from recbal_utils._lazy import (
+    as_ibis,
+    check_columns,
+    checked_counts,
+    label_counts,
+    label_sums,
+    labelled,
+    missing,
+    row,
+    run,
+    size,
+    value,
+    weighted,
+)
+from recbal_utils._noise import column_checks, findings, merged, noise, with_rules
 from recbal_utils.errors import RecbalError
 
 LATE_SHARE = 0.2  # of the time values: judged as the future of the others
+MAX_TIMES = 100_000  # 270 years of days; more, and the time is finer than a split needs
 
 
 @dataclass(frozen=True)
@@ -90,10 +104,11 @@ def imbalance(table, label, *, weight=None, group=None, positive=None) -> Imbala
         if a weight is missing, infinite or negative.
     """
     t = labelled(table, label, positive=positive, w=weight, group=group)
-    return _imbalance(t, label_counts(t, label))
+    counts = label_counts(t, label)
+    return _imbalance(counts, None if group is None else _effective_groups(t))
 
 
-def _imbalance(t, counts) -> Imbalance:
+def _imbalance(counts, effective_groups) -> Imbalance:
     weight, positive = counts["weight"], counts["weight_positive"]
     rate = positive / weight
     negative = weight - positive
@@ -105,13 +120,13 @@ def _imbalance(t, counts) -> Imbalance:
         ratio=float(negative / positive),
         effective_positives=float(positive**2 / counts["squares_positive"]),
         effective_negatives=float(negative**2 / counts["squares_negative"]),
-        effective_groups=_effective_groups(t) if "group" in t.columns else None,
+        effective_groups=effective_groups,
         entropy=float(-rate * np.log(rate) - (1 - rate) * np.log1p(-rate)),
     )
 
 
 def _effective_groups(t) -> float:
-    per_group = t.group_by("group").agg(n=(t.y * t.w).sum())
+    per_group = t.group_by("group").agg(n=value(t).sum().cast("float64"))
     sums = row(per_group.aggregate(a=per_group.n.sum(), b=(per_group.n * per_group.n).sum()))
     return float(sums["a"] ** 2 / sums["b"])
 
@@ -147,8 +162,9 @@ def unit_totals(table, unit, label=None, *, weight=None, catalogue=None, positiv
         If a column is missing, or some rows have no unit.
     """
     t = _unit_table(table, unit, label, weight, positive)
-    per_unit = t.group_by("unit").agg(total=(t.y * t.w).sum())
-    totals = run(per_unit).set_index("unit")["total"].astype(float)
+    per_unit = run(_per_unit(t))
+    checked_counts(t, label, merged(per_unit.drop(columns=["unit", "total"])))
+    totals = per_unit.set_index("unit")["total"]
     if totals.index.isna().any():
         raise RecbalError(_no_unit(unit))
     if catalogue is not None:
@@ -168,16 +184,16 @@ def _no_unit(unit) -> str:
 
 
 def _unit_table(table, unit, label, weight, positive):
+    """The unit with its label, or with y = 1 for every row where rows are counted."""
     if label is not None:
-        t = labelled(table, label, positive=positive, w=weight, unit=unit)
-        label_counts(t, label)
-        return t
-    roles = {"unit": unit} if weight is None else {"unit": unit, "w": weight}
-    t = as_ibis(table, roles)
-    t = t.mutate(y=ibis.literal(1), w=t.w.cast("float64") if weight else ibis.literal(1.0))
-    if int(row(t.aggregate(n=t.count()))["n"]) == 0:
-        raise RecbalError("The table is empty: there is no row to diagnose.")
-    return t
+        return labelled(table, label, positive=positive, w=weight, unit=unit)
+    t = as_ibis(table, {"unit": unit} if weight is None else {"unit": unit, "w": weight})
+    return (t if weight is None else weighted(t, weight)).mutate(y=ibis.literal(1))
+
+
+def _per_unit(t):
+    """Total of each unit, and what tells of bad labels or weights, in the same pass."""
+    return t.group_by("unit").agg(total=value(t).sum().cast("float64"), **label_sums(t))
 
 
 def long_tail(table, unit, label=None, *, weight=None, catalogue=None, positive=None):
@@ -213,11 +229,19 @@ def long_tail(table, unit, label=None, *, weight=None, catalogue=None, positive=
         units than the table.
     """
     t = _unit_table(table, unit, label, weight, positive)
-    profile, without = _unit_profile(t, "unit")
-    if without["rows"]:
+    totals = _count_of_totals(t)
+    checked_counts(t, label, merged(totals.drop(columns=["units", "total", "no_unit"])))
+    if totals["no_unit"].any():
         raise RecbalError(_no_unit(unit))
-    more = _never_seen(t, catalogue, int(profile["units"].sum()))
-    return _tier_table(profile["total"], profile["units"], more)
+    more = _never_seen(t, catalogue, int(totals["units"].sum()))
+    return _tier_table(totals["total"], totals["units"], more)
+
+
+def _count_of_totals(t) -> pd.DataFrame:
+    """How many units have each total: one row a total, however many units there are."""
+    p = _per_unit(t)
+    sums = {name: p[name].sum() for name in label_sums(t)}
+    return run(p.group_by(p.total, no_unit=missing(p.unit)).agg(units=p.count(), **sums))
 
 
 def _never_seen(t, catalogue, n_units) -> int:
@@ -243,17 +267,21 @@ def _never_seen(t, catalogue, n_units) -> int:
 def _unit_profile(t, unit, cut=None) -> tuple[pd.DataFrame, dict]:
     """How many units have each total; late rows of units unseen early; rows without a unit.
 
-    One pass over the table: the engine sums per unit, then per total.
+    One pass over the table: the engine sums per unit and half, then per unit, then per total.
     """
-    t = t.mutate(late=ibis.literal(False) if cut is None else t.time >= cut)
-    late, value = t.late, t.y * t.w
-    per_unit = t.group_by(unit=t[unit]).agg(
-        n=t.count(),
-        total=value.sum(),
-        early_rows=late.ifelse(0, 1).sum(),
-        early_positives=late.ifelse(0, t.y).sum(),
-        late_weight=late.ifelse(t.w, 0.0).sum(),
-        late_positive=late.ifelse(value, 0.0).sum(),
+    late = ibis.literal(False) if cut is None else (t.time >= cut).fill_null(False)
+    t = t.mutate(late=late)
+    halves = t.group_by(unit=t[unit], late=t.late).agg(
+        n=t.count(), size=size(t).cast("float64"), value=value(t).sum().cast("float64")
+    )
+    is_late = halves.late
+    per_unit = halves.group_by("unit").agg(
+        n=halves.n.sum(),
+        total=halves.value.sum(),
+        early_rows=is_late.ifelse(0, halves.n).sum(),
+        early_positives=is_late.ifelse(0.0, halves.value).sum(),
+        late_weight=is_late.ifelse(halves["size"], 0.0).sum(),
+        late_positive=is_late.ifelse(halves.value, 0.0).sum(),
     )
     p = per_unit.mutate(
         unseen=(per_unit.early_rows == 0).ifelse(1.0, 0.0),
@@ -413,9 +441,9 @@ def report(
     Parameters
     ----------
     table : pandas DataFrame or Ibis table
-        A lazy table is never brought into memory. It is read once for the counts,
-        once for the noise, once for the time, and once for each of `group`, `item`
-        and `user`.
+        A lazy table is never brought into memory. It is read once for labels, columns
+        and time together, and once for each of `item`, `user` and a `group` that is
+        neither; `keys` and `duplicates` read it once more each.
     label : str
         Name of a column of 0/1 or bool, or of any two values with `positive`.
     group : str, optional
@@ -425,7 +453,7 @@ def report(
         their cold start if `time` is given.
     time : str, optional
         Column of the time (week, date): its last 20 % of values are taken as the
-        future of the earlier ones.
+        future of the earlier ones, with which rows without a time are put.
     weight : str, optional
         Column that says how many rows each row stands for.
     n_features : int, optional
@@ -455,34 +483,27 @@ def report(
     """
     _check_options(need, costs, n_features)
     group = user if group is None else group
-    t = labelled(
-        table, label, positive=positive, w=weight, group=group, time=time, item=item, user=user
-    )
-    counts = _imbalance(t, label_counts(t, label))
-    cut = None if time is None else _late_cut(t, time)
-    tails, cold = {}, {}
-    for role, column in (("item", item), ("user", user)):
-        if column is not None:
-            profile, without = _unit_profile(t, role, cut)
-            tails[column] = (_tails(profile, column), int(without["rows"]))
-            if cut is not None:
-                cold[column] = _cold_parts(profile)
+    flagged, names = with_rules(table, rules)
+    roles = {"w": weight, "group": group, "time": time, "item": item, "user": user}
+    t = labelled(flagged, label, positive=positive, **roles, **names)
+    counts, cut = _first_pass(t, label, time)
+    units = {column: role for role, column in roles.items() if role in ("item", "user") and column}
+    profiles = {column: _unit_profile(t, role, cut) for column, role in units.items()}
     if duplicates is None:
         duplicates = isinstance(table, pd.DataFrame)
-    checks = noise(
-        table, label=label, keys=keys, rules=rules, duplicates=duplicates, positive=positive
-    )
     facts = {
         "label": str(label),
-        "imbalance": counts,
+        "imbalance": _imbalance(counts, _groups_of(t, group, profiles)),
         "weighted": weight is not None,
         "group": group,
         "n_features": n_features,
-        "noise": checks,
+        "noise": findings(table, counts, names, rules, label, keys, duplicates, positive),
         "duplicates_checked": bool(duplicates),
-        "long_tail": {column: frame for column, (frame, _) in tails.items()},
-        "without_unit": {column: n for column, (_, n) in tails.items() if n},
-        "cold_start": pd.DataFrame.from_dict(cold, orient="index").rename_axis("key"),
+        "long_tail": {column: _tails(profile, column) for column, (profile, _) in profiles.items()},
+        "without_unit": {
+            c: int(without["rows"]) for c, (_, without) in profiles.items() if without["rows"]
+        },
+        "cold_start": _cold_table(profiles, cut),
         "late_from": cut,
         "time": time,
     }
@@ -510,16 +531,40 @@ def _check_options(need, costs, n_features) -> None:
         raise RecbalError("n_features must be 1 or more.")
 
 
-def _late_cut(t, time):
-    """The first of the last 20 % of the time values."""
-    values = t.filter(~missing(t.time)).select("time").distinct()
-    n = int(row(values.aggregate(n=values.count()))["n"])
-    if n < 2:
+def _first_pass(t, label, time) -> tuple[dict, object]:
+    """Counts of labels and columns, and the first of the late times, in one pass."""
+    sums = {**label_sums(t), **column_checks(t)}
+    if time is None:
+        return checked_counts(t, label, merged(run(t.aggregate(**sums)))), None
+    parts = run(t.group_by("time").agg(**sums).limit(MAX_TIMES + 1))
+    if len(parts) > MAX_TIMES:
         raise RecbalError(
-            f"The time {time!r} has {n} value(s): a split into then and now needs two."
+            f"The time {time!r} has over {MAX_TIMES:,} values: round it to days first."
         )
-    early = n - max(1, round(LATE_SHARE * n))
-    return run(values.order_by("time").limit(1, offset=early))["time"].iloc[0]
+    counts = checked_counts(t, label, merged(parts.drop(columns="time")))
+    times = parts["time"].dropna().sort_values()
+    if len(times) < 2:
+        raise RecbalError(
+            f"The time {time!r} has {len(times)} value(s): a split into then and now needs two."
+        )
+    return counts, times.iloc[-max(1, round(LATE_SHARE * len(times)))]
+
+
+def _groups_of(t, group, profiles) -> float | None:
+    """Effective number of groups, from the profile of the item or user if that is the group."""
+    if group is None:
+        return None
+    if group not in profiles:
+        return _effective_groups(t)
+    profile, without = profiles[group]
+    total = (profile["units"] * profile["total"]).sum() + without["total"]
+    squares = (profile["units"] * profile["total"] ** 2).sum() + without["total"] ** 2
+    return float(total**2 / squares)
+
+
+def _cold_table(profiles, cut) -> pd.DataFrame:
+    rows = {} if cut is None else {c: _cold_parts(profile) for c, (profile, _) in profiles.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("key")
 
 
 def _cold_parts(profile) -> dict:

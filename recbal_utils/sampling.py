@@ -3,7 +3,8 @@
 A row is kept or dropped by arithmetic on its own keys, never by a random stream, so the same
 keys are kept on every engine, for every number of threads and every order of the rows. Only
 addition, multiplication and remainder of 64-bit integers are used: each engine has its own
-``hash()``, but all of them agree on these three.
+``hash()``, but all whose remainder is exact agree on these three (DuckDB and Spark do;
+SQLite's, a float, does not).
 
 Keys are mixed one after another. Between two keys stands a step that is not linear,
 ``z -> z**5 mod (2**31 - 1)``, a permutation of the residues. Without it, two weeks (or two

@@ -96,8 +96,9 @@ def test_page_fits_a_phone(name, visit):
     assert not page.evaluate(STICKING_OUT)
 
 
-def test_search_finds_a_word(visit):
-    page = visit("search", query="?q=imbalance")
+@pytest.mark.parametrize("word", ["imbalance", "重采样"])
+def test_search_finds_a_word(word, visit):
+    page = visit("search", query=f"?q={word}")
     page.wait_for_selector("#search-results li a", timeout=10_000)
     assert page.locator("#search-results li").count() >= 1
     assert not page.faults

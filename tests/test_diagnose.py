@@ -591,3 +591,15 @@ def test_options_that_are_none(options, says):
 )
 def test_percentages_keep_their_digits(share, text):
     assert _advice.percent(share) == text
+
+
+@pytest.mark.parametrize("function", [diagnose.long_tail, diagnose.unit_totals])
+def test_the_long_tail_of_bad_labels_or_weights(function, both):
+    frame = pd.DataFrame({"item": [1, 2, 2], "y": [0, 1, 2], "w": [1.0, 1.0, -1.0]})
+    for table in both(frame):
+        with pytest.raises(RecbalError, match="not binary"):
+            function(table, "item", "y")
+        with pytest.raises(RecbalError, match="1 weights are missing, infinite or negative"):
+            function(table, "item", weight="w")
+    with pytest.raises(RecbalError, match="empty"):
+        function(frame.iloc[:0], "item")

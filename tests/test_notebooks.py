@@ -46,15 +46,9 @@ def section(notebook, title):
 
 def prose(markdown):
     """Markdown without code, mathematics, roles and the targets of links."""
-    for pattern in (
-        FENCED,
-        r"\$\$.*?\$\$",
-        r"\$[^$\n]+\$",
-        r"`[^`\n]*`",
-        r"\]\([^)]*\)",
-        r"<[^>]*>",
-    ):
-        markdown = re.sub(pattern, " ", markdown, flags=re.S)
+    markdown = FENCED.sub(" ", markdown)
+    for pattern in (r"\$\$.*?\$\$", r"\$[^$\n]+\$", r"`[^`\n]*`", r"\]\([^)]*\)", r"<[^>]*>"):
+        markdown = re.sub(pattern, " ", markdown, flags=re.DOTALL)
     return markdown
 
 

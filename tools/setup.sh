@@ -75,7 +75,7 @@ install() {
     stop "installing packages failed: $(reason) (details: $log)"
 }
 
-wanted=$(cat requirements.txt requirements-data.txt pyproject.toml tools/setup.sh | cksum)
+wanted=$(cat requirements.txt requirements-data.txt pyproject.toml | cksum)
 [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && [ -x .venv/bin/python ] && exit 0
 
 mkdir -p _build
