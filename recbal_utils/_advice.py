@@ -438,19 +438,23 @@ def _md_row(cells, raw=False) -> str:
     return "| " + " | ".join(str(c) if raw else _md(c) for c in cells) + " |"
 
 
-COLUMN = ' scope="col"'
+SCOPE = ' scope="{}"'
+# Notebook style sheets align table cells to the right, as for numbers; these are sentences.
+LEFT = ' style="text-align: left"'
 
 
 def _html_table(title, head, rows) -> str:
     def cells(tag, values, attribute=""):
-        return "".join(f"<{tag}{attribute}>{html.escape(str(v))}</{tag}>" for v in values)
+        return "".join(
+            f"<{tag}{attribute}{LEFT}>{html.escape(str(value))}</{tag}>" for value in values
+        )
 
     body = "\n".join(
-        f'<tr><th scope="row">{html.escape(str(first))}</th>{cells("td", rest)}</tr>'
+        f"<tr>{cells('th', [first], SCOPE.format('row'))}{cells('td', rest)}</tr>"
         for first, *rest in rows
     )
     return (
         f'<table class="dataframe recbal-report">\n<caption>{html.escape(title)}</caption>\n'
-        f"<thead><tr>{cells('th', head, COLUMN)}</tr></thead>\n"
+        f"<thead><tr>{cells('th', head, SCOPE.format('col'))}</tr></thead>\n"
         f"<tbody>\n{body}\n</tbody>\n</table>"
     )

@@ -269,7 +269,7 @@ def _unit_profile(t, unit, cut=None) -> tuple[pd.DataFrame, dict]:
 
     One pass over the table: the engine sums per unit and half, then per unit, then per total.
     """
-    late = ibis.literal(False) if cut is None else (t.time >= cut).fill_null(False)
+    late = ibis.literal(False) if cut is None else t.time >= cut
     t = t.mutate(late=late)
     halves = t.group_by(unit=t[unit], late=t.late).agg(
         n=t.count(), size=size(t).cast("float64"), value=value(t).sum().cast("float64")

@@ -284,14 +284,16 @@ def plot_reliability(data, *, ax=None, log=False) -> Axes:
 
 
 def _reliability_limits(frames, log) -> tuple[float, float]:
-    values = np.concatenate([np.ravel(f[["predicted", "observed"]]) for f in frames]).astype(float)
+    frames = [f.reindex(columns=["predicted", "observed", "high"]).astype(float) for f in frames]
+    values = np.concatenate([np.ravel(f[["predicted", "observed"]]) for f in frames])
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
         raise RecbalError("A reliability curve needs predicted and observed rates between 0 and 1.")
     if values.max() == 0:
         raise RecbalError("All predicted and observed rates are 0: there is no curve to draw.")
+    top = np.nanmax([values.max(), *(f["high"].max() for f in frames)])
     if log:
-        return values[values > 0].min() / 2, min(1.0, values.max() * 2)
-    return 0.0, min(1.0, values.max() * 1.05)
+        return values[values > 0].min() / 2, min(1.0, top * 2)
+    return 0.0, min(1.0, top * 1.05)
 
 
 def _reliability_line(ax, frame, i, name, log, floor) -> None:
@@ -510,6 +512,9 @@ def plot_weekly(data, *, ax=None, ylabel="Value", periods=PERIODS) -> Axes:
         if line.notna().any() and str(name):
             ends.append((float(line.dropna().iloc[-1]), str(name), look["color"]))
     weeks = frame.index
+    if periods:
+        low, high = ax.get_ylim()
+        ax.set_ylim(low, high + 0.06 * (high - low))  # room for the names of the periods
     ax.set_xlim(weeks.min() - 0.5, weeks.max() + 0.5)
     for i, (name, (first, last)) in enumerate((periods or {}).items()):
         fill = PERIOD_FILLS[i % len(PERIOD_FILLS)]
@@ -528,12 +533,10 @@ def _period_band(ax, name, first, last, fill) -> None:
     ax.axvspan(first - 0.5, last + 0.5, color=fill, linewidth=0, zorder=0, label=f"_{name}")
     ax.annotate(
         name,
-        ((first + last) / 2, 1.0),
+        ((first + last) / 2, 0.985),
         xycoords=ax.get_xaxis_transform(),
-        xytext=(0, 3),
-        textcoords="offset points",
         ha="center",
-        va="bottom",
+        va="top",
         color=TEXT,
         fontsize=8.5,
     )

@@ -439,6 +439,21 @@ def test_report_agrees_with_its_parts():
         assert found[f"{name}_values"] == cold["unseen_values"]
 
 
+def test_noise_of_a_report_is_that_of_noise():
+    frame = log()[["conversion", "week"]].assign(store=7)
+    found = diagnose.report(frame, "conversion", time="week").noise
+    pd.testing.assert_frame_equal(found, diagnose.noise(frame))
+
+
+def test_rows_without_a_time_count_as_early():
+    frame = pd.DataFrame(
+        {"y": [1, 0, 1, 0, 0], "item": [1, 2, 2, 3, 3], "week": [1, np.nan, 2, 2, 2]}
+    )
+    cold = diagnose.report(frame, "y", item="item", time="week").cold_start.loc["item"]
+    assert cold["rows"] == 3
+    assert cold["unseen_values"] == 1
+
+
 def test_rows_without_a_unit_are_counted():
     frame = log().astype({"product_id": float})
     frame.loc[:9, "product_id"] = np.nan
@@ -540,10 +555,12 @@ def test_a_long_tail_and_cold_items_are_named():
 
 def test_names_and_values_are_shown_letter_by_letter():
     name = "<b>y</b> | $x$ *z* [a](b)"
-    frame = labels(5, 9).rename(columns={"y": name})
+    frame = labels(5, 9).rename(columns={"y": name}).assign(**{"<i>same</i> | *": 1})
     report = diagnose.report(frame, name)
     page, text = report._repr_html_(), report._repr_markdown_()
     assert "<b>" not in page
+    assert "<i>" not in page
+    assert r"\<i\>same\</i\> \| \*" in text
     assert "&lt;b&gt;y&lt;/b&gt;" in page
     assert r"\<b\>y\</b\> \| \$x\$ \*z\* \[a\](b)" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]

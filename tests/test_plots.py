@@ -254,6 +254,7 @@ def test_reliability_shows_bins_and_intervals():
     ax = plots.plot_reliability({"raw": frame, "corrected": CURVE * 0.5})
     assert line(ax, "raw").get_xydata().tolist() == CURVE.to_numpy().tolist()
     ends = [[seg[0][1], seg[1][1]] for seg in ax.collections[0].get_segments()]
+    assert ax.get_ylim()[1] > 0.1
     assert ends == frame[["low", "high"]].to_numpy().tolist()
     assert {"raw", "corrected", "calibrated"} <= set(texts(ax))
     assert line(ax, "raw").get_marker() != line(ax, "corrected").get_marker()
@@ -266,6 +267,7 @@ def test_reliability_on_logarithmic_axes_keeps_the_empty_bins_in_sight():
     assert ax.get_xscale() == ax.get_yscale() == "log"
     assert line(ax, "model").get_xydata().tolist() == [[0.01, 0.02], [0.1, 0.09]]
     assert line(ax, "_no positive").get_xydata().tolist() == [[0.001, ax.get_ylim()[0]]]
+    assert line(ax, "_no positive").get_visible()
 
 
 def test_reliability_takes_what_evaluate_gives():
