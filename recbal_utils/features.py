@@ -13,7 +13,8 @@ import ibis
 import ibis.expr.types as ir
 from ibis import _
 
-WEEKS = 53
+from recbal_utils.periods import N_WEEKS
+
 HOUSEHOLD = (
     "h_trips",
     "h_trips_4w",
@@ -243,7 +244,7 @@ def _first_weeks(purchases: ir.Table, unit: str, other: str) -> ir.Table:
 
 
 def _grid(weekly: ir.Table, unit: str) -> ir.Table:
-    weeks = ibis.range(1, WEEKS + 1).unnest().name("week").as_table()
+    weeks = ibis.range(1, N_WEEKS + 1).unnest().name("week").as_table()
     return weekly.select(unit).distinct().cross_join(weeks)
 
 

@@ -21,6 +21,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
+from recbal_utils import periods as weeks_of
 from recbal_utils._inequality import TIERS, lorenz, tiers
 from recbal_utils.errors import RecbalError
 
@@ -54,7 +55,15 @@ TIER_COLOURS = {
 PERIOD_FILLS = ("#DCEBF5", "#FFF3CC", "#FBE0D0", "#E6E6E6")
 
 # Weeks of the promotion log, first and last of each period.
-PERIODS = {"train": (20, 40), "choose": (41, 44), "test": (45, 48), "closed": (49, 52)}
+PERIODS = {
+    name: (weeks[0], weeks[-1])
+    for name, weeks in {
+        "train": weeks_of.TRAIN_WEEKS,
+        "choose": weeks_of.CHOOSE_WEEKS,
+        "test": weeks_of.TEST_WEEKS,
+        "closed": weeks_of.CLOSED_WEEKS,
+    }.items()
+}
 
 MAX_BINS = 1000  # of a thinned curve: more than a figure has pixels
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbal_utils import datasets
+from recbal_utils import _files, _journey, datasets, sampling
 from recbal_utils.errors import RecbalError
 
 
@@ -174,7 +174,7 @@ def test_the_same_keys_whatever_the_number_of_threads(training, threads):
     connection.raw_sql(f"SET threads = {threads}")
     try:
         log = datasets.promotion_log(weeks=[25])
-        rows = datasets.sampling.sample_negatives(
+        rows = sampling.sample_negatives(
             log, datasets.LABEL, datasets.IMPRESSION_KEYS, 0.01
         ).execute()
     finally:
@@ -222,7 +222,7 @@ def test_open_bandit_samples(policy, campaign, clicks):
 
 def cut_short(tmp_path):
     path = tmp_path / "transactions.parquet"
-    whole = datasets._journey_file("campaigns").read_bytes()
+    whole = _journey.journey_file("campaigns").read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     return path
 
@@ -247,11 +247,11 @@ def without_a_column(tmp_path):
         (lambda tmp: datasets.training_table(weeks=[52]), "say open_closed_weeks=True"),
         (lambda tmp: datasets.open_bandit("greedy"), "policy is 'greedy'; choose one of random"),
         (lambda tmp: datasets.open_bandit(campaign="x"), "campaign is 'x'; choose one of all"),
-        (lambda tmp: datasets._package_file("no_such_package", "a"), "no_such_package is not ins"),
-        (lambda tmp: datasets._package_file("obp", "none.csv"), "obp has no file none.csv"),
-        (lambda tmp: datasets._read(cut_short(tmp)), "cannot be read as parquet"),
+        (lambda tmp: _files.package_file("no_such_package", "a"), "no_such_package is not ins"),
+        (lambda tmp: _files.package_file("obp", "none.csv"), "obp has no file none.csv"),
+        (lambda tmp: _files.read_parquet(cut_short(tmp)), "cannot be read as parquet"),
         (
-            lambda tmp: datasets._read(without_a_column(tmp), ["household_id", "week"]),
+            lambda tmp: _files.read_parquet(without_a_column(tmp), ["household_id", "week"]),
             "transactions.parquet lacks the column week",
         ),
     ],
@@ -263,7 +263,7 @@ def test_bad_input_gives_one_clear_sentence(call, says, tmp_path):
 
 
 def test_comments_do_not_decide_the_cache_but_code_does():
-    digest = datasets._logic_digest
+    digest = _journey._logic_digest
     plain = "def f():\n    return 1\n"
     assert digest(plain) == digest(
         '"""Doc."""\ndef f():\n    """Say."""\n    # why\n    return 1\n'

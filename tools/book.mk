@@ -15,7 +15,7 @@ html: _build/html.stamp
 
 # The caches that all notebooks read, so that no two of them build the same one at once.
 _build/data.stamp: .venv/.installed $(DATA_MODULES)
-	$(if $(DATA_MODULES),@$(PY) -m recbal_utils.datasets)
+	@$(PY) -m recbal_utils.datasets
 	@touch $@
 
 # A training too long for a notebook gets a rule here; the notebooks that read it depend on it.
