@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import duckdb
 import ibis
 import ibis.expr.types as ir
 
@@ -50,12 +51,13 @@ def package_file(package: str, inside: str) -> Path:
 
 def read_parquet(path: Path, columns: Sequence[str] = ()) -> ir.Table:
     """Lazy table over a parquet file that must have these columns."""
+    connection = connect()
     try:
-        table = connect().read_parquet(path)
-    except Exception as error:
+        table = connection.read_parquet(path)
+    except duckdb.Error as error:
+        said = str(error).partition("\n")[0]
         raise RecbalError(
-            f"{path.name} cannot be read as parquet ({type(error).__name__}); "
-            "reinstall requirements-data.txt."
+            f"{path.name} cannot be read as parquet ({said}); reinstall requirements-data.txt."
         ) from error
     require_columns(path, table.columns, columns)
     return table

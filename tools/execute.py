@@ -1,5 +1,6 @@
 """Execute one chapter with papermill; keep its results only if every cell is good."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -105,6 +106,21 @@ def without_records(notebook):
     return notebook
 
 
+@contextlib.contextmanager
+def native_stderr_to(path: Path):
+    """Send what is written to file descriptor 2, also by child processes, to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with path.open("wb") as log:
+            os.dup2(log.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def run(source: Path, output: Path):
     """Execute `source` in a fresh kernel; return the notebook or raise `CellFailure`.
 
@@ -118,8 +134,12 @@ def run(source: Path, output: Path):
             cwd=str(source.parent),
             progress_bar=False,
             execution_timeout=CELL_SECONDS,
-            # The kernel's own words on stderr, about transport and interrupts, are no result.
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+            # What the kernel and C++ libraries write past Python is no result: TensorFlow
+            # greets on every import. What Python writes to stderr still reaches the notebook.
+            extra_arguments=[
+                "--IPKernelApp.log_level=CRITICAL",
+                "--IPKernelApp.capture_fd_output=False",
+            ],
         )
     except PapermillExecutionError as error:
         where = f"cell {error.cell_index + 1} [{error.exec_count}]"
@@ -181,7 +201,8 @@ def main(chapter: str) -> int:
         output = work / f"{chapter}.ipynb"
         source = ROOT / "notebooks" / f"{chapter}.ipynb"
         try:
-            notebook = run(source, output)
+            with native_stderr_to(BUILD / "log" / f"{chapter}.txt"):
+                notebook = run(source, output)
         except CellFailure as failure:
             if output.exists():
                 FAILED.mkdir(exist_ok=True)
