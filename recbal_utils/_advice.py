@@ -87,8 +87,7 @@ def _is_imbalanced(counts) -> Line:
 def _does_it_matter(facts) -> Line:
     counts, features = facts["imbalance"], facts["n_features"]
     rare, n, ratio = _minority(counts)
-    error = 100 * Z95 / np.sqrt(n)
-    figure = f"{number(n)} effective {rare}: their rate is known to ±{error:.2g} % of itself"
+    figure = f"{number(n)} effective {rare}: their rate is known to {_certainty(facts, n)}"
     if features:
         figure += f"; {number(n / features)} per feature"
     if n < FEW_POSITIVES:
@@ -114,6 +113,19 @@ def _does_it_matter(facts) -> Line:
     return Line("Does it matter?", answer, figure)
 
 
+def _certainty(facts, n) -> str:
+    """Relative 95 % error of the rate, between independent rows and groups of mere copies."""
+    groups = facts["imbalance"].effective_groups
+    by_rows = f"±{100 * Z95 / np.sqrt(n):.2g} % of itself"
+    if groups is None or facts["imbalance"].prevalence > 0.5 or groups >= n:
+        return f"{by_rows} if rows are independent"
+    by_groups = f"±{100 * Z95 / np.sqrt(groups):.2g} %"
+    return (
+        f"{by_rows} if rows are independent, and to {by_groups} if all {facts['group']} repeat "
+        "themselves"
+    )
+
+
 def _few_groups(facts) -> bool:
     groups = facts["imbalance"].effective_groups
     return groups is not None and groups < FEW_GROUPS and facts["imbalance"].prevalence <= 0.5
@@ -122,6 +134,9 @@ def _few_groups(facts) -> bool:
 def _repairs(noise) -> list[Line]:
     """What is wrong in the data comes before any balancing; missing values need not be wrong."""
     wrong = noise[(noise["rows"] > 0) & (noise["check"] != "missing values")]
+    wrong = wrong.groupby(["check", "what_to_do"], sort=False, as_index=False).agg(
+        where=("where", ", ".join), rows=("rows", "max"), share=("share", "max")
+    )
     return [
         Line(
             FIRST,

@@ -30,9 +30,7 @@ def connect() -> ibis.BaseBackend:
     }
     if threads := os.environ.get("RECBAL_THREADS"):
         settings["threads"] = threads
-    connection = ibis.duckdb.connect(**settings)
-    connection.raw_sql("SET enable_progress_bar = false")
-    return connection
+    return ibis.duckdb.connect(**settings)
 
 
 def package_file(package: str, inside: str) -> Path:

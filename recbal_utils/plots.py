@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -78,6 +79,8 @@ def use_style() -> None:
 
 def _axes(ax) -> Axes:
     if ax is None:
+        # Chosen inside the context, the notebook's backend would be forgotten at its end.
+        matplotlib.get_backend()
         with plt.style.context(STYLE):
             return plt.subplots()[1]
     if not isinstance(ax, Axes):

@@ -1,5 +1,6 @@
 """What the tests of the built book share."""
 
+import atexit
 import json
 import os
 import sys
@@ -11,6 +12,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
 BUILD = ROOT / "_build"
+
+
+def mute_native_stderr() -> None:
+    """DuckDB lists "leaked" types when Python exits, which would hide pytest's last line."""
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+atexit.register(mute_native_stderr)  # registered early, so that it runs last
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 CHAPTERS = [path.stem for path in NOTEBOOKS]
 

@@ -620,3 +620,18 @@ def test_the_long_tail_of_bad_labels_or_weights(function, both):
             function(table, "item", weight="w")
     with pytest.raises(RecbalError, match="empty"):
         function(frame.iloc[:0], "item")
+
+
+def test_report_gathers_constant_columns_into_one_line():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"y": rng.integers(0, 2, 500), "a": 1, "b": 2, "x": rng.random(500)})
+    lines = [line for line in diagnose.report(frame, "y").lines if "onstant column" in line.answer]
+    assert [("(a, b)" in line.answer, line.figure[:8]) for line in lines] == [(True, "500 rows")]
+
+
+def test_report_says_how_much_less_a_repeating_household_is_worth():
+    """400 positives in 100 households of 4 each: rows say 1.96/20, households 1.96/10."""
+    frame = pd.DataFrame({"y": [1, 0] * 400, "household": np.repeat(np.arange(100), 8)})
+    (line,) = [x for x in diagnose.report(frame, "y", user="household").lines if "matter" in x.question]
+    assert "±9.8 % of itself if rows are independent" in line.figure
+    assert "to ±20 % if all household repeat" in line.figure
