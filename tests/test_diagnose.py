@@ -632,6 +632,8 @@ def test_report_gathers_constant_columns_into_one_line():
 def test_report_says_how_much_less_a_repeating_household_is_worth():
     """400 positives in 100 households of 4 each: rows say 1.96/20, households 1.96/10."""
     frame = pd.DataFrame({"y": [1, 0] * 400, "household": np.repeat(np.arange(100), 8)})
-    (line,) = [x for x in diagnose.report(frame, "y", user="household").lines if "matter" in x.question]
+    (line,) = [
+        x for x in diagnose.report(frame, "y", user="household").lines if "matter" in x.question
+    ]
     assert "±9.8 % of itself if rows are independent" in line.figure
     assert "to ±20 % if all household repeat" in line.figure
