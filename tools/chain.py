@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import deps
-from common import BUILD, FAILED, ROOT, STARTED, chapters, stop, write_atomically
+from common import BUILD, FAILED, ROOT, STARTED, chapters, data_cache, stop, write_atomically
 
 
 def target(wanted: str) -> str:
@@ -26,7 +26,7 @@ def target(wanted: str) -> str:
 def make(goal: str, *options: str, **keywords) -> subprocess.CompletedProcess:
     """Call make on tools/book.mk, whatever make this script was started by."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
-    environment |= keywords.pop("env", {})
+    environment |= {"RECBAL_CACHE": data_cache(), **keywords.pop("env", {})}
     command = ["make", "--no-print-directory", "-f", "tools/book.mk", f"PY={sys.executable}"]
     return subprocess.run([*command, *options, goal], cwd=ROOT, env=environment, **keywords)
 

@@ -48,13 +48,17 @@ def read_json(path: Path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def data_cache() -> str:
+    """Where the prepared tables are kept: in the build, unless the caller says otherwise."""
+    return str(Path(os.environ.get("RECBAL_CACHE") or BUILD / "cache").resolve())
+
+
 def notebook_environment(claims: Path, figures: Path) -> dict[str, str]:
     """The environment a notebook's kernel runs in."""
-    cache = Path(os.environ.get("RECBAL_CACHE") or BUILD / "cache").resolve()
     return {
         **os.environ,
         **KERNEL_ENVIRONMENT,
-        "RECBAL_CACHE": str(cache),
+        "RECBAL_CACHE": data_cache(),
         "RECBAL_CLAIMS_DIR": str(claims),
         "RECBAL_FIGURES_DIR": str(figures),
     }
