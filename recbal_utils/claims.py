@@ -27,6 +27,26 @@ class ClaimError(RecbalError):
     """A measured value lies outside the band of its claim."""
 
 
+class Claimed(float):
+    """A claimed value, which a notebook shows as a sentence.
+
+    Parameters
+    ----------
+    record : dict
+        As in the ledger's file.
+    """
+
+    def __new__(cls, record):
+        claimed = super().__new__(cls, record["value"])
+        claimed.record = record
+        return claimed
+
+    def _repr_markdown_(self):
+        value, low, high = (f"{self.record[name]:.4g}" for name in ("value", "low", "high"))
+        statement = self.record["statement"].strip().rstrip(".") or self.record["id"]
+        return f"**Claim.** {statement}: **{value}**, within its band of {low} to {high}."
+
+
 class Ledger:
     """The claims of one chapter, written to `<folder>/<chapter>.json` as they are made.
 
@@ -81,8 +101,8 @@ class Ledger:
 
         Returns
         -------
-        float
-            The value, so that a claim can stand inside an expression.
+        Claimed
+            The value, a float, which shows its statement and band in a notebook.
 
         Raises
         ------
@@ -108,7 +128,7 @@ class Ledger:
         row = (id, self.chapter, value, low, high, source, statement)
         self._claims[id] = dict(zip(FIELDS, row, strict=True))
         self._write()
-        return value
+        return Claimed(self._claims[id])
 
     def _check_id(self, id):
         if not isinstance(id, str) or not _KEBAB.fullmatch(id):

@@ -241,3 +241,14 @@ def test_examples_of_the_docstrings_run():
     result = doctest.testmod(claims)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_a_claim_is_its_value_and_shows_itself_as_a_sentence(tmp_path):
+    ledger = Ledger("01_test", folder=tmp_path)
+    claimed = ledger.claim("ab", 2 / 3, 0.5, 1, "measured here", statement="Share of it.")
+    assert claimed == 2 / 3
+    assert claimed._repr_markdown_() == (
+        "**Claim.** Share of it: **0.6667**, within its band of 0.5 to 1."
+    )
+    unnamed = ledger.claim("c-d", 1, 0, 2, "measured here")
+    assert unnamed._repr_markdown_().startswith("**Claim.** c-d: **1**")
