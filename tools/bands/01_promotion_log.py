@@ -82,8 +82,9 @@ def product_gini(names):
     return np.array(values) - np.mean(values) + diagnose.gini(products["conversions"]), null
 
 
-def shrinking_gain(names):
-    return [d["shrunken"] / d["raw"] for d in draws(names["won"])], 1
+def lucky_products(names):
+    rates = [d["conversions"] / d["impressions"] for d in draws(names["won"])]
+    return [rate["raw only"] / rate["shrunken only"] for rate in rates], 1
 
 
 def cold_products(names):
@@ -112,7 +113,7 @@ def main():
         "imbalance-ratio": imbalance_ratio(names),
         "household-widening": household_widening(names, cells),
         "product-gini": product_gini(names),
-        "shrinking-gain": shrinking_gain(names),
+        "lucky-products": lucky_products(names),
         "cold-products": cold_products(names),
         "new-pairs": new_pairs(names),
     }
