@@ -29,6 +29,8 @@ MANY_POSITIVES = 10_000
 KEEP_NEGATIVES = (5, 20)
 # Judgement: Gini from which one average over all units mostly tells about the head.
 LONG_TAIL_GINI = 0.6
+# Judgement: how far Gini must lie above that of an even throw, as a share of the way to 1.
+LONG_TAIL_EXCESS = 0.3
 # Judgement: share of late rows with an unseen unit from which to judge them apart.
 COLD_SHARE = 0.05
 
@@ -52,7 +54,7 @@ def advise(facts, need=None, costs=None) -> list[Line]:
         *_repairs(facts["noise"]),
         *_rows_first(facts),
         *_needs(facts, need, costs),
-        *_tails_first(facts["long_tail"]),
+        *_tails_first(facts),
         *_cold_first(facts),
     ]
 
@@ -87,15 +89,15 @@ def _is_imbalanced(counts) -> Line:
 def _does_it_matter(facts) -> Line:
     counts, features = facts["imbalance"], facts["n_features"]
     rare, n, ratio = _minority(counts)
-    figure = f"{number(n)} effective {rare}: their rate is known to {_certainty(facts, n)}"
+    figure = f"{_counted(facts, n)} {rare}: their rate is known to {_certainty(facts, n)}"
     if features:
         figure += f"; {number(n / features)} per feature"
     if n < FEW_POSITIVES:
         answer = f"Too few {rare} to tell: no method can be judged on so few."
     elif _few_groups(facts):
         figure = (
-            f"the positives lie in {number(counts.effective_groups)} effective groups "
-            f"({facts['group']})"
+            f"if all {facts['group']} repeat themselves, the positives are worth "
+            f"{number(counts.effective_groups)} independent ones"
         )
         answer = "Too few groups to tell: intervals over so few are not to be trusted."
     elif features and n / features < POSITIVES_PER_FEATURE:
@@ -111,6 +113,11 @@ def _does_it_matter(facts) -> Line:
             "training."
         )
     return Line("Does it matter?", answer, figure)
+
+
+def _counted(facts, n) -> str:
+    """The number of a class, called effective only where weights make it Kish's."""
+    return f"{number(n)} effective" if facts["weighted"] else number(n)
 
 
 def _certainty(facts, n) -> str:
@@ -152,7 +159,7 @@ def _rows_first(facts) -> list[Line]:
     rare, n, _ = _minority(counts)
     features = facts["n_features"]
     if n < FEW_POSITIVES or (features and n / features < POSITIVES_PER_FEATURE):
-        return [_few_line(rare, n, features)]
+        return [_few_line(facts, rare, n)]
     negatives = counts.rows - counts.positives
     per_positive = negatives / counts.positives
     if (
@@ -177,8 +184,9 @@ def _rows_first(facts) -> list[Line]:
     ]
 
 
-def _few_line(rare, n, features) -> Line:
-    figure = f"{number(n)} effective {rare}"
+def _few_line(facts, rare, n) -> Line:
+    features = facts["n_features"]
+    figure = f"{_counted(facts, n)} {rare}"
     if n < FEW_POSITIVES:
         figure += f" (few: under {FEW_POSITIVES}, a judgement)"
     else:
@@ -196,11 +204,11 @@ def _few_line(rare, n, features) -> Line:
 
 def _down_sample_line(counts, negatives) -> Line:
     low, high = KEEP_NEGATIVES
-    beta = high * counts.positives / negatives
+    beta = float(f"{high * counts.positives / negatives:.3g}")  # the logarithm is of what is shown
     return Line(
         FIRST,
         f"To save rows, keep every positive and {low} to {high} negatives for each, for example "
-        f"at a keep rate β = {beta:.2g}; then add ln β = {np.log(beta):.2f} to the predicted "
+        f"at a keep rate β = {beta:g}; then add ln β = {np.log(beta):.2f} to the predicted "
         "log-odds. This saves computing; it does not rank better than all rows would.",
         f"{counts.rows:,} rows would become {number(counts.positives * (1 + high))} at {high} to 1",
     )
@@ -244,17 +252,27 @@ def _decision(counts, costs) -> Line:
     )
 
 
-def _tails_first(tails) -> list[Line]:
+def _tails_first(facts) -> list[Line]:
     lines = []
-    for unit, frame in tails.items():
-        gini, head = frame.loc["all", "gini"], frame.loc["head", "share_of_total"]
-        if gini >= LONG_TAIL_GINI:
+    for unit, frame in facts["long_tail"].items():
+        gini, chance = frame.loc["all", "gini"], facts["gini_by_chance"][unit]
+        if gini < LONG_TAIL_GINI:
+            answer = f"No long tail to treat apart in {unit}."
+        elif _beyond_chance(gini, chance, frame.loc["all", "units"]):
             answer = f"Report head, mid and tail of {unit} apart: an average tells of the head."
         else:
-            answer = f"No long tail to treat apart in {unit}."
-        figure = f"Gini {gini:.2f}; the top 20 % hold {percent(head)} of the positives"
+            answer = f"Too few positives per {unit} to tell a long tail from chance."
+        figure = (
+            f"Gini {gini:.2f}, and {chance:.2f} if chance threw the positives evenly over the "
+            f"{unit}; the top 20 % hold {percent(frame.loc['head', 'share_of_total'])} of them"
+        )
         lines.append(Line("Long tail?", answer, figure))
     return lines
+
+
+def _beyond_chance(gini, chance, units) -> bool:
+    """Far above an even throw, and further than such throws scatter (error under chance / √n)."""
+    return gini - chance >= max(LONG_TAIL_EXCESS * (1 - chance), 2 * chance / np.sqrt(units))
 
 
 def _cold_first(facts) -> list[Line]:
@@ -321,6 +339,12 @@ class Report:
     imbalance : Imbalance
     noise : DataFrame, see `diagnose.noise`
     long_tail : mapping of column to DataFrame, see `diagnose.long_tail`
+    gini_by_chance : mapping of column to float
+        Gini if chance threw the same positives evenly over the units.
+    without_unit : mapping of column to int
+        Rows without the unit, left out of its long tail and cold start.
+    without_time : int
+        Rows without a time, taken as early.
     cold_start : DataFrame indexed by column
         Of the late rows: `unseen_*` counts units without any earlier row,
         `unbought_*` units without an earlier positive.
@@ -334,7 +358,9 @@ class Report:
     noise: pd.DataFrame
     duplicates_checked: bool
     long_tail: dict
+    gini_by_chance: dict
     without_unit: dict
+    without_time: int
     cold_start: pd.DataFrame
     late_from: object
     time: str | None
@@ -357,6 +383,7 @@ class Report:
             "label": self.label,
             "imbalance": asdict(self.imbalance),
             "long_tail": {str(k): _records(v) for k, v in self.long_tail.items()},
+            "gini_by_chance": {str(k): v for k, v in self.gini_by_chance.items()},
             "cold_start": _records(self.cold_start),
             "late_from": late_from.item()
             if isinstance(late_from, np.generic)
@@ -379,16 +406,22 @@ class Report:
         if self.weighted:
             rows.append(("Effective positives, by weights", number(c.effective_positives)))
         if c.effective_groups is not None:
-            rows.append((f"Effective {self.group} of the positives", number(c.effective_groups)))
+            worth = f"worth {number(c.effective_groups)} independent ones"
+            rows.append((f"Positives, if all {self.group} repeat themselves", worth))
         rows.append(("Entropy of the rate (nats)", f"{c.entropy:.4g}"))
         rows += [
-            (f"Gini of positives over {unit}", f"{frame.loc['all', 'gini']:.2f}")
+            (f"Gini of positives over {unit}", self._gini_text(unit, frame))
             for unit, frame in self.long_tail.items()
         ]
         rows += [
             (f"Rows without {unit}, left out", f"{n:,}") for unit, n in self.without_unit.items()
         ]
+        if self.without_time:
+            rows.append((f"Rows without {self.time}, taken as early", f"{self.without_time:,}"))
         return [*rows, ("Noise", self._noise_sentence())]
+
+    def _gini_text(self, unit, frame) -> str:
+        return f"{frame.loc['all', 'gini']:.2f} (by chance alone {self.gini_by_chance[unit]:.2f})"
 
     def _noise_sentence(self) -> str:
         found = self.noise[self.noise["rows"] > 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.special import ive
 
 from recbal_utils.errors import RecbalError
 
@@ -103,6 +104,26 @@ def gini(x, *, repeats=None) -> float:
     curve = lorenz(x, repeats=repeats)
     area = np.trapezoid(curve["share_of_total"], curve["share_of_units"])
     return float(np.clip(1 - 2 * area, 0.0, 1.0))
+
+
+def gini_by_chance(mean) -> float:
+    """Gini index that even luck alone gives: positives thrown on equal units at random.
+
+    Parameters
+    ----------
+    mean : float above 0
+        Positives per unit. Each unit's number is then about Poisson of this mean, whose mean
+        difference, that of two such numbers, makes Gini exp(-2m) (I0(2m) + I1(2m)) with I the
+        modified Bessel functions.
+
+    Returns
+    -------
+    float in (0, 1): near 1 for few positives per unit, about 1 / sqrt(pi m) for many.
+
+    Source: J. G. Skellam (1946), J. R. Stat. Soc. 109(3), 296, for the difference of two Poisson
+    numbers.
+    """
+    return float(ive(0, 2 * mean) + ive(1, 2 * mean))
 
 
 def tier_edges(n_units: int) -> tuple[int, int]:

@@ -17,7 +17,9 @@ class Units:
 
 
 def check_shapes(**columns):
-    """Raise unless every column is 1-D, of one length and not empty; None columns are skipped."""
+    """Raise unless every column is 1-D, of one length and index, not empty; None is skipped."""
+    for name, values in columns.items():
+        _refuse_a_name(values, name)
     shapes = {name: _shape(values, name) for name, values in columns.items() if values is not None}
     seen = ", ".join(f"{name} has shape {shape}" for name, shape in shapes.items())
     if any(len(shape) != 1 for shape in shapes.values()):
@@ -26,10 +28,36 @@ def check_shapes(**columns):
         raise RecbalError(f"{seen}: pass arrays of one length, a value for each row.")
     if 0 in next(iter(shapes.values())):
         raise RecbalError(f"{seen}: there is no row to evaluate; check how the rows were selected.")
+    _check_indexes(columns)
+
+
+def _refuse_a_name(values, name):
+    if isinstance(values, str):
+        what = "id" if name in {"groups", "visits"} else "value"
+        raise RecbalError(
+            f"{name} must be an array with one {what} a row, not the name {values!r}."
+        )
+
+
+def _check_indexes(columns):
+    """Rows are matched by position, so that indexes that differ tell of rows mixed up."""
+    series = {name: values for name, values in columns.items() if isinstance(values, pd.Series)}
+    first, *others = series or [None]
+    for name in others:
+        if not series[name].index.equals(series[first].index):
+            raise RecbalError(
+                f"{first} and {name} have different indexes, and rows are matched by position: "
+                "align them, or pass both with .to_numpy() if their rows are in the same order."
+            )
 
 
 def labels(y):
     """Return y as float64 zeros and ones."""
+    if _is_text(np.asarray(y)):
+        raise RecbalError(
+            "y must hold numbers, 0 or 1, and it holds text: pass (y == 'yes').astype(int), with "
+            "your word for a positive in place of 'yes'."
+        )
     y = numbers(y, "y")
     wrong = (y != 0) & (y != 1)
     if wrong.any():
@@ -40,8 +68,7 @@ def labels(y):
 def numbers(values, name):
     """Return values as a finite float64 array."""
     array = np.asarray(values)
-    is_text = array.dtype.kind == "O" and any(isinstance(value, str) for value in array)
-    if array.dtype.kind not in "biufO" or is_text:
+    if array.dtype.kind not in "biufO" or _is_text(array):
         raise RecbalError(f"{name} must hold numbers; its type is {array.dtype}. Convert it first.")
     try:
         array = array.astype(np.float64)
@@ -53,6 +80,11 @@ def numbers(values, name):
             f"{name} must be finite; {_first(array, wrong)}. Fill or drop those rows."
         )
     return array
+
+
+def _is_text(array):
+    kind = array.dtype.kind
+    return kind in "UST" or (kind == "O" and any(isinstance(value, str) for value in array))
 
 
 def check_probabilities(p, name="p"):

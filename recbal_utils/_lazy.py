@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from itertools import combinations
+
 import ibis
 import pandas as pd
 import pyarrow as pa
 
 from recbal_utils.errors import RecbalError
 
+ROLES = {"y": "label", "w": "weight"}  # what the user calls the columns y and w
+ONE_ROLE = ("y", "w", "time", "item", "user", "unit")
+MAY_BE_GROUP = ("time", "item", "user")
+
 
 def check_columns(table, columns) -> None:
-    """Raise unless the table is one we can read and has the columns, each once."""
+    """Raise unless the table is one we can read and has the columns, each once.
+
+    Columns are names, or a mapping of role to name.
+    """
     if not isinstance(table, pd.DataFrame | ibis.Table):
         raise RecbalError(
             f"The table must be a pandas DataFrame or an Ibis table, not {type(table).__name__}."
@@ -18,10 +28,35 @@ def check_columns(table, columns) -> None:
     if isinstance(table, pd.DataFrame) and not table.columns.is_unique:
         twice = list(table.columns[table.columns.duplicated()])
         raise RecbalError(f"The table has columns of the same name ({twice[0]}): rename them.")
-    for column in columns:
+    named = columns.items() if isinstance(columns, dict) else [(None, name) for name in columns]
+    for role, column in named:
+        _check_name(column, role)
         if column not in table.columns:
             raise RecbalError(
                 f"The table has no column {column!r}; it has {', '.join(map(str, table.columns))}."
+            )
+
+
+def _check_name(column, role) -> None:
+    if not isinstance(column, Hashable) or isinstance(column, ibis.Expr | ibis.Deferred):
+        kind = type(column).__name__
+        what = "a key" if role is None else ROLES.get(role, role)
+        raise RecbalError(f"{what} must be a column name, not {_article(kind)} {kind}.")
+
+
+def _article(word) -> str:
+    return "an" if word[0] in "AEIOUaeiou" else "a"
+
+
+def _check_roles(roles) -> None:
+    """Raise if a column has two roles; rows may well be grouped by item, user or time."""
+    for (one, a), (two, b) in combinations(roles.items(), 2):
+        both = {one, two}
+        allowed = "group" in both and not both.isdisjoint(MAY_BE_GROUP)
+        if a == b and both <= {*ONE_ROLE, "group"} and not allowed:
+            raise RecbalError(
+                f"The column {a!r} is given as {ROLES.get(one, one)} and as "
+                f"{ROLES.get(two, two)}: a column has one role."
             )
 
 
@@ -33,7 +68,7 @@ def missing(column):
 
 def as_ibis(table, columns: dict) -> ibis.Table:
     """An Ibis table with the columns asked for, renamed: a mapping of new name to old."""
-    check_columns(table, columns.values())
+    check_columns(table, columns)
     if isinstance(table, ibis.Table):
         return table.select(**{new: table[old] for new, old in columns.items()})
     frame = pd.DataFrame({new: _plain(table[old]) for new, old in columns.items()})
@@ -76,12 +111,13 @@ def labelled(table, label, *, positive=None, **roles) -> ibis.Table:
     """
     named = {role: column for role, column in roles.items() if column is not None}
     t = as_ibis(table, {"y": label, **named})
+    _check_roles({"y": label, **named})
     if positive is not None:
         t = t.mutate(y=_is_positive(t, label, positive))
     elif t.y.type().is_boolean():
         t = t.mutate(y=t.y.cast("int8"))
     elif not t.y.type().is_numeric():
-        _needs_positive(t, label)
+        _not_zero_one(t, label)
     return weighted(t, named["w"]) if "w" in named else t
 
 
@@ -161,11 +197,7 @@ def _check_labels(t, label, counts) -> None:
             "drop or fill them first, and say how many."
         )
     if counts["positives"] + counts["negatives"] < rows:
-        found = _examples(t)
-        raise RecbalError(
-            f"The label {label!r} is not binary 0/1: it holds {found}. With two classes, name "
-            "the positive one with positive=; with more, make a 0/1 column of one question."
-        )
+        _not_zero_one(t, label)
     if 0 in (counts["positives"], counts["negatives"]):
         name = "positive" if counts["positives"] else "negative"
         raise RecbalError(f"The label {label!r} has one class only: all {rows:,} rows are {name}.")
@@ -173,33 +205,51 @@ def _check_labels(t, label, counts) -> None:
         raise RecbalError("The weights leave one class only: those of a whole class add up to 0.")
 
 
+def _present(t):
+    return t.select("y").filter(~missing(t.y)).distinct()
+
+
 def _values(t) -> list:
-    return run(t.select("y").distinct().limit(6))["y"].tolist()
+    return run(_present(t).limit(6))["y"].tolist()
 
 
-def _examples(t) -> str:
-    values = _values(t)
+def _n_classes(t) -> int:
+    return int(row(_present(t).aggregate(n=lambda d: d.count()))["n"])
+
+
+def _examples(values) -> str:
     shown = ", ".join(sorted(repr(value) for value in values[:5]))
     return shown + (", …" if len(values) > 5 else "")
 
 
-def _needs_positive(t, label) -> None:
+def _not_zero_one(t, label) -> None:
+    values = _values(t)
+    if len(values) == 0:
+        raise RecbalError(f"The label {label!r} holds no value: there is no row to diagnose.")
+    if len(values) == 1:
+        raise RecbalError(f"The label {label!r} has one class only: all rows hold {values[0]!r}.")
+    if len(values) > 2:
+        _not_binary(t, label, values)
     raise RecbalError(
-        f"The label {label!r} holds {_examples(t)}, not 0 and 1: say which of two values is the "
+        f"The label {label!r} holds {_examples(values)}, not 0 and 1: say which of the two is the "
         "positive one, with positive=."
     )
 
 
+def _not_binary(t, label, values) -> None:
+    raise RecbalError(
+        f"The label {label!r} is not binary: it holds {_n_classes(t):,} classes "
+        f"({_examples(values)}). Make a 0/1 column of one question first: is it this class or not?"
+    )
+
+
 def _is_positive(t, label, positive):
-    values = [value for value in _values(t) if not pd.isna(value)]
+    values = _values(t)
     if values and positive not in values:
         raise RecbalError(
             f"positive={positive!r} does not occur in the label {label!r}, which holds "
-            f"{_examples(t)}."
+            f"{_examples(values)}."
         )
     if len(values) > 2:
-        raise RecbalError(
-            f"The label {label!r} is not binary: it holds {_examples(t)}. Make a 0/1 column of "
-            "one question first."
-        )
+        _not_binary(t, label, values)
     return (t.y == ibis.literal(positive, type=t.y.type())).cast("int8")

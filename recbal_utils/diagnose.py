@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from recbal_utils._advice import Report, advise
-from recbal_utils._inequality import gini, lorenz, tier_edges, tiers
+from recbal_utils._inequality import gini, gini_by_chance, lorenz, tier_edges, tiers
 from recbal_utils._lazy import (
     as_ibis,
     check_columns,
@@ -269,7 +269,7 @@ def _unit_profile(t, unit, cut=None) -> tuple[pd.DataFrame, dict]:
 
     One pass over the table: the engine sums per unit and half, then per unit, then per total.
     """
-    late = ibis.literal(False) if cut is None else t.time >= cut
+    late = ibis.literal(False) if cut is None else (t.time >= cut) & ~missing(t.time)
     t = t.mutate(late=late)
     halves = t.group_by(unit=t[unit], late=t.late).agg(
         n=t.count(), size=size(t).cast("float64"), value=value(t).sum().cast("float64")
@@ -452,8 +452,8 @@ def report(
         Columns of the product and of the household or visitor: their long tail, and
         their cold start if `time` is given.
     time : str, optional
-        Column of the time (week, date): its last 20 % of values are taken as the
-        future of the earlier ones, with which rows without a time are put.
+        Column of the time (week, date; not text): its last 20 % of values are taken as
+        the future of the earlier ones, with which rows without a time are put.
     weight : str, optional
         Column that says how many rows each row stands for.
     n_features : int, optional
@@ -479,27 +479,33 @@ def report(
     ------
     RecbalError
         If the table is empty, a column is missing, or the label is missing in some
-        rows, has one class or more than two.
+        rows, has one class or more than two; if a column has two roles (the group may be
+        the item, the user or the time), or the time is text.
     """
     _check_options(need, costs, n_features)
     group = user if group is None else group
     flagged, names = with_rules(table, rules)
     roles = {"w": weight, "group": group, "time": time, "item": item, "user": user}
     t = labelled(flagged, label, positive=positive, **roles, **names)
-    counts, cut = _first_pass(t, label, time)
+    counts, cut, timeless = _first_pass(t, label, time)
     units = {column: role for role, column in roles.items() if role in ("item", "user") and column}
     profiles = {column: _unit_profile(t, role, cut) for column, role in units.items()}
     if duplicates is None:
         duplicates = isinstance(table, pd.DataFrame)
+    figures = _imbalance(counts, _groups_of(t, group, profiles))
     facts = {
         "label": str(label),
-        "imbalance": _imbalance(counts, _groups_of(t, group, profiles)),
+        "imbalance": figures,
         "weighted": weight is not None,
         "group": group,
         "n_features": n_features,
         "noise": findings(table, counts, names, rules, label, keys, duplicates, positive),
         "duplicates_checked": bool(duplicates),
         "long_tail": {column: _tails(profile, column) for column, (profile, _) in profiles.items()},
+        "gini_by_chance": {
+            column: _chance(profile, figures) for column, (profile, _) in profiles.items()
+        },
+        "without_time": timeless,
         "without_unit": {
             c: int(without["rows"]) for c, (_, without) in profiles.items() if without["rows"]
         },
@@ -516,26 +522,46 @@ def _tails(profile, column) -> pd.DataFrame:
     return _tier_table(profile["total"], profile["units"])
 
 
+def _chance(profile, figures) -> float:
+    """Gini of as many positives thrown evenly; weighted ones by their effective number."""
+    weight = (profile["total"] * profile["units"]).sum() / (figures.represents * figures.prevalence)
+    return gini_by_chance(figures.effective_positives * weight / profile["units"].sum())
+
+
 def _check_options(need, costs, n_features) -> None:
     if need not in (None, "ranking", "probabilities", "decision"):
         raise RecbalError(
             f"need={need!r} is not known: use 'ranking', 'probabilities', 'decision' or None."
         )
-    if costs is not None and not (
-        len(costs) == 2 and all(np.isfinite(c) and c >= 0 for c in costs) and sum(costs) > 0
-    ):
+    if costs is not None and not _are_costs(costs):
         raise RecbalError(
             "costs must be two numbers, 0 or more: of a false positive, a false negative."
         )
-    if n_features is not None and not n_features >= 1:
-        raise RecbalError("n_features must be 1 or more.")
+    if n_features is not None and not (_is_number(n_features) and n_features >= 1):
+        raise RecbalError(f"n_features must be a number, 1 or more; it is {n_features!r}.")
 
 
-def _first_pass(t, label, time) -> tuple[dict, object]:
-    """Counts of labels and columns, and the first of the late times, in one pass."""
+def _is_number(value) -> bool:
+    kinds = int | float | np.integer | np.floating
+    return isinstance(value, kinds) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _are_costs(costs) -> bool:
+    if not isinstance(costs, list | tuple | np.ndarray) or len(costs) != 2:
+        return False
+    return all(_is_number(cost) and cost >= 0 for cost in costs) and sum(costs) > 0
+
+
+def _first_pass(t, label, time) -> tuple[dict, object, int]:
+    """Counts of labels and columns, first of the late times, rows without a time, in one pass."""
     sums = {**label_sums(t), **column_checks(t)}
     if time is None:
-        return checked_counts(t, label, merged(run(t.aggregate(**sums)))), None
+        return checked_counts(t, label, merged(run(t.aggregate(**sums)))), None, 0
+    if t.time.type().is_string():
+        raise RecbalError(
+            f"The time {time!r} is text: convert it with pd.to_datetime (dates sort wrongly as "
+            "text)."
+        )
     parts = run(t.group_by("time").agg(**sums).limit(MAX_TIMES + 1))
     if len(parts) > MAX_TIMES:
         raise RecbalError(
@@ -547,7 +573,8 @@ def _first_pass(t, label, time) -> tuple[dict, object]:
         raise RecbalError(
             f"The time {time!r} has {len(times)} value(s): a split into then and now needs two."
         )
-    return counts, times.iloc[-max(1, round(LATE_SHARE * len(times)))]
+    timeless = int(parts.loc[parts["time"].isna(), "rows"].sum())
+    return counts, times.iloc[-max(1, round(LATE_SHARE * len(times)))], timeless
 
 
 def _groups_of(t, group, profiles) -> float | None:

@@ -5,7 +5,7 @@ probabilities (`log_loss`, `normalised_entropy`, `ratio`, `expected_calibration_
 `reliability_curve`), and all of them with bootstrap intervals (`report`, `report_by`,
 `difference`; the draws themselves by `replicates`).
 
-Rows are matched by position, as in scikit-learn; indexes of pandas objects are ignored.
+Rows are matched by position, as in scikit-learn; pandas Series whose indexes differ are refused.
 """
 
 import re
@@ -49,7 +49,8 @@ def roc_auc(y, p, sample_weight=None):
     Raises
     ------
     RecbalError
-        If shapes differ, values are not finite or not 0/1, or there is only one class.
+        If shapes or the indexes of Series differ, values are not finite or not 0/1, or there is
+        only one class.
 
     Examples
     --------
@@ -259,9 +260,10 @@ def report(
 ):
     """Metrics of one model with percentile bootstrap intervals.
 
-    A replicate draws as many households as there are, with replacement, and takes every row of a
-    drawn household as often as it was drawn. Rows of one household resemble each other, so
-    intervals over single rows would be too narrow.
+    Pass the household of each row as `groups`: rows of one household are alike, so the intervals
+    that come without it, over visits or single rows, are too narrow. A replicate draws as many
+    households as there are, with replacement, and takes every row of a drawn household as often
+    as it was drawn.
 
     Parameters
     ----------
@@ -291,7 +293,8 @@ def report(
     -------
     pandas.DataFrame
         Indexed by metric, columns value, low, high. Replicates in which a metric is undefined
-        (no positive was drawn) do not count towards its interval.
+        (no positive was drawn) do not count towards its interval. `attrs["unit"]` says what
+        was drawn: "groups", "visits" or "rows".
 
     Notes
     -----
@@ -308,7 +311,8 @@ def report(
     names = _metric_names(metrics, visits)
     sample = _Sample(y, groups, visits)
     tables = sample.tables(p, "p", names, n_bins)
-    return _frame(names, *sample.values_and_draws(tables, n_replicates, seed), confidence)
+    values = sample.values_and_draws(tables, n_replicates, seed)
+    return sample.naming_unit(_frame(names, *values, confidence))
 
 
 def difference(
@@ -336,7 +340,8 @@ def difference(
     Returns
     -------
     pandas.DataFrame
-        Indexed by metric, columns value, low, high of the difference b - a.
+        Indexed by metric, columns value, low, high of the difference b - a; `attrs["unit"]` as
+        in `report`.
 
     Raises
     ------
@@ -352,7 +357,7 @@ def difference(
     (value_a, draws_a), (value_b, draws_b) = results
     value = {name: value_b[name] - value_a[name] for name in names}
     draws = {name: draws_b[name] - draws_a[name] for name in names}
-    return _frame(names, value, draws, confidence)
+    return sample.naming_unit(_frame(names, value, draws, confidence))
 
 
 def report_by(
@@ -385,7 +390,7 @@ def report_by(
     -------
     pandas.DataFrame
         Indexed by segment and metric, columns value, low, high. A metric that a segment leaves
-        undefined (all its rows of one class) is NaN.
+        undefined (all its rows of one class) is NaN. `attrs["unit"]` as in `report`.
 
     Raises
     ------
@@ -401,7 +406,7 @@ def report_by(
         tables = sample.tables(p, "p", names, n_bins, subset=codes == code)
         values = sample.values_and_draws(tables, n_replicates, seed)
         frames[segment] = _frame(names, *values, confidence)
-    return pd.concat(frames, names=["segment"])
+    return sample.naming_unit(pd.concat(frames, names=["segment"]))
 
 
 def replicates(
@@ -417,13 +422,14 @@ def replicates(
     Returns
     -------
     pandas.DataFrame
-        n_replicates rows, a column for each metric.
+        n_replicates rows, a column for each metric; `attrs["unit"]` as in `report`.
     """
     names = _metric_names(metrics, visits)
     sample = _Sample(y, groups, visits)
     tables = sample.tables(p, "p", names, n_bins)
     _, draws = sample.values_and_draws(tables, n_replicates, seed)
-    return pd.DataFrame({name: draws[name] for name in names}).rename_axis("replicate")
+    frame = pd.DataFrame({name: draws[name] for name in names}).rename_axis("replicate")
+    return sample.naming_unit(frame)
 
 
 # --- how it is put together -----------------------------------------------------------------
@@ -434,18 +440,26 @@ class _Sample:
 
     def __init__(self, y, groups, visits):
         _inputs.check_shapes(y=y, groups=groups, visits=visits)
+        self.given_y = y
+        self.unit = "rows" if visits is None else "visits"
         self.y = _inputs.labels(y)
         self.visits = None if visits is None else _inputs.units(visits, "visits")
         if groups is not None:
+            self.unit = "groups"
             self.units = _inputs.units(groups, "groups")
         else:
             self.units = self.visits or _inputs.Units(np.arange(len(self.y)), len(self.y))
         if self.visits is not None:
             self.unit_of_visit = _unit_of_visit(self.visits, self.units)
 
+    def naming_unit(self, frame):
+        """Write into the frame what its replicates drew."""
+        frame.attrs["unit"] = self.unit
+        return frame
+
     def tables(self, p, p_name, names, n_bins, subset=None):
         """Return the tables of sums from which the named metrics follow."""
-        p = _checked_predictions(self.y, p, p_name, names)
+        p = _checked_predictions(self.given_y, p, p_name, names)
         y, row_p, units = self.y, p, self.units
         if subset is None:
             _check_classes(y, None, names)
@@ -534,9 +548,10 @@ def _check_classes(y, weight, names):
         or (rate == 1 and name in {*RANKING_METRICS, "normalised_entropy"})
     ]
     if undefined:
+        verb, them = ("is", "it") if len(undefined) == 1 else ("are", "them")
         raise RecbalError(
             f"y holds only {'negatives' if rate == 0 else 'positives'}, so {', '.join(undefined)} "
-            "is undefined: use a larger sample, or leave it out."
+            f"{verb} undefined: use a larger sample, or leave {them} out."
         )
 
 

@@ -1,15 +1,19 @@
 """Diagnoses against hand-worked cases, closed forms, and themselves on another engine."""
 
 import json
+import re
+from dataclasses import replace
 
 import ibis
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbal_utils import _advice, diagnose
+from recbal_utils._inequality import gini_by_chance
 from recbal_utils.errors import RecbalError
 
 COUNTS = st.lists(st.integers(0, 50), min_size=1, max_size=30).filter(any)
@@ -586,12 +590,21 @@ def test_every_line_says_its_figure():
         ({"costs": (1, -1)}, "costs"),
         ({"n_features": 0}, "n_features"),
         ({"item": "nothing"}, "no column 'nothing'"),
-        ({"item": "y", "time": "one"}, "1 value"),
+        ({"item": "item", "time": "one"}, "1 value"),
+        ({"n_features": "ten"}, "n_features must be a number, 1 or more; it is 'ten'"),
+        ({"n_features": np.nan}, "n_features"),
+        ({"costs": 5}, "costs must be two numbers"),
+        ({"costs": ("a", "b")}, "costs must be two numbers"),
+        ({"item": "y"}, "'y' is given as label and as item: a column has one role"),
+        ({"group": "y"}, "as label and as group"),
+        ({"item": "one", "user": "one"}, "as item and as user"),
+        ({"weight": "one", "time": "one"}, "as weight and as time"),
+        ({"item": ["one"]}, "item must be a column name, not a list"),
     ],
 )
 def test_options_that_are_none(options, says):
     with pytest.raises(RecbalError, match=says):
-        diagnose.report(labels(5, 9).assign(one=1), "y", **options)
+        diagnose.report(labels(5, 9).assign(one=1, item=range(14)), "y", **options)
 
 
 @pytest.mark.parametrize(
@@ -637,3 +650,130 @@ def test_report_says_how_much_less_a_repeating_household_is_worth():
     ]
     assert "±9.8 % of itself if rows are independent" in line.figure
     assert "to ±20 % if all household repeat" in line.figure
+
+
+def test_no_line_calls_a_count_effective_without_weights():
+    frame = labels(400, 4000).assign(household=np.arange(4400) % 100, w=1.0)
+    plain = diagnose.report(frame, "y", user="household", n_features=2)
+    few = imbalanced(50, 5_000)
+    assert "ffective" not in str(plain) + str(few)
+    assert "400 positives: their rate" in str(plain)
+    assert "Positives, if all household repeat themselves | worth 100 independent ones" in str(
+        plain
+    )
+    weighted = diagnose.report(frame, "y", user="household", weight="w")
+    assert "400 effective positives: their rate" in str(weighted)
+
+
+@pytest.mark.parametrize("negatives", [300_000, 1_010_000, 1_234_567, 9_876_543])
+def test_the_keep_rate_shown_and_its_logarithm_agree(negatives, monkeypatch):
+    monkeypatch.setattr(_advice, "LARGE_ROWS", 100_000)
+    counts = diagnose.imbalance(labels(10, 90), "y")
+    facts = {
+        "imbalance": replace(
+            counts, rows=10_000 + negatives, positives=10_000, effective_positives=10_000.0
+        ),
+        "weighted": False,
+        "n_features": None,
+    }
+    (line,) = _advice._rows_first(facts)
+    beta, logarithm = re.search(r"β = (\S+); then add ln β = (\S+) to", line.answer).groups()
+    assert float(beta) == pytest.approx(200_000 / negatives, rel=0.005)
+    assert f"{np.log(float(beta)):.2f}" == logarithm
+
+
+@pytest.mark.parametrize("mean", [0.05, 0.3, 1.0, 4.0])
+def test_gini_by_chance_is_that_of_poisson_numbers(mean):
+    thrown = np.random.default_rng(0).poisson(mean, 200_000)
+    assert gini_by_chance(mean) == pytest.approx(diagnose.gini(thrown), abs=0.004)
+
+
+def thrown_on_users(shares, positives, seed=0):
+    """A row for each user without a positive, and a positive row for each throw."""
+    users = np.arange(len(shares))
+    hit = np.random.default_rng(seed).choice(users, positives, p=shares / shares.sum())
+    rows = [(user, 0) for user in users] + [(user, 1) for user in hit]
+    return pd.DataFrame(rows, columns=["user", "y"])
+
+
+def tail_line(frame):
+    return next(
+        x for x in diagnose.report(frame, "y", user="user").lines if x.question == "Long tail?"
+    )
+
+
+def test_an_even_throw_is_no_long_tail():
+    for seed in range(5):
+        few = tail_line(thrown_on_users(np.ones(300), 97, seed))
+        assert few.answer == "Too few positives per user to tell a long tail from chance."
+        assert "and 0.76 if chance threw" in few.figure
+        assert tail_line(thrown_on_users(np.ones(300), 3000, seed)).answer.startswith("No long")
+        assert "Report head" not in tail_line(thrown_on_users(np.ones(5), 5, seed)).answer
+
+
+def test_a_skewed_throw_is_a_long_tail():
+    skewed = 1.0 / np.arange(1, 301) ** 1.5
+    for positives in (97, 3000):
+        assert tail_line(thrown_on_users(skewed, positives)).answer.startswith("Report head")
+
+
+def test_equal_weights_do_not_change_what_chance_gives():
+    frame = thrown_on_users(np.ones(300), 97).assign(w=7.0)
+    with_weights = diagnose.report(frame, "y", user="user", weight="w").gini_by_chance
+    assert with_weights == pytest.approx(diagnose.report(frame, "y", user="user").gini_by_chance)
+
+
+def test_times_as_text_are_refused(both):
+    frame = labels(5, 9).assign(when=["01/02/2024", "02/01/2024"] * 7)
+    says = r"The time 'when' is text: convert it with pd.to_datetime \(dates sort wrongly as text"
+    for table in both(frame):
+        with pytest.raises(RecbalError, match=says):
+            diagnose.report(table, "y", time="when")
+    dates = frame.assign(when=pd.to_datetime(frame["when"], format="%d/%m/%Y"))
+    assert diagnose.report(dates, "y", time="when").late_from == pd.Timestamp("2024-02-01")
+
+
+def test_rows_without_a_time_are_said():
+    frame = log().astype({"week": float})
+    assert "Rows without week" not in str(diagnose.report(frame, "conversion", **ROLES))
+    frame.loc[:11, "week"] = np.nan
+    report = diagnose.report(frame, "conversion", **ROLES)
+    assert report.without_time == 12
+    assert "Rows without week, taken as early | 12" in str(report)
+
+
+def test_a_label_that_is_no_name():
+    frame = labels(5, 9)
+    for function in (diagnose.report, diagnose.imbalance):
+        with pytest.raises(RecbalError, match="label must be a column name, not a Series"):
+            function(frame, label=frame["y"])
+
+
+def test_rows_may_be_grouped_by_a_column_of_another_role():
+    frame = log()
+    for role in ("product_id", "household_id", "week"):
+        assert diagnose.report(frame, "conversion", group=role, **ROLES).group == role
+
+
+@pytest.mark.parametrize(
+    ("values", "positive"),
+    [(list("abcdefgh"), None), (list("abcdefgh"), "a"), (range(8), None)],
+)
+def test_more_than_two_classes_are_counted(values, positive, both):
+    for table in both(pd.DataFrame({"y": values})):
+        with pytest.raises(RecbalError, match=r"holds 8 classes .*Make a 0/1 column") as caught:
+            diagnose.report(table, "y", positive=positive)
+        assert "positive=" not in str(caught.value)
+
+
+def test_one_class_of_another_name_is_one_class():
+    with pytest.raises(RecbalError, match="one class only: all rows hold 'no'"):
+        diagnose.imbalance(pd.DataFrame({"y": ["no", "no"]}), "y")
+
+
+def test_a_time_that_is_not_a_number_counts_as_early_on_the_engine_too():
+    columns = {"y": [1, 0, 1, 0], "item": [1, 2, 2, 3], "week": [1.0, float("nan"), 2.0, 2.0]}
+    table = ibis.memtable(pa.table(columns))
+    report = diagnose.report(table, "y", item="item", time="week")
+    assert report.without_time == 1
+    assert report.cold_start.loc["item", "rows"] == 2

@@ -543,6 +543,24 @@ GROUPS = np.array([0, 0, 0, 1, 1, 1])
         (lambda: evaluate.difference(SIX_Y, SIX_P + 1, SIX_P), "p_a must be probabilities"),
         (lambda: evaluate.report_by(SIX_Y, SIX_P, ["a"] * 5 + [None]), "segments has 1 rows"),
         (lambda: evaluate.report_by(SIX_Y, SIX_P, ["a"] * 5), "segments has shape"),
+        (
+            lambda: evaluate.report(SIX_Y, SIX_P, groups="user"),
+            "groups must be an array with one id a row, not the name 'user'",
+        ),
+        (
+            lambda: evaluate.report(SIX_Y, SIX_P, visits="visit"),
+            "visits must be an array with one id a row, not the name 'visit'",
+        ),
+        (lambda: evaluate.roc_auc("y", SIX_P), "y must be an array with one value a row"),
+        (
+            lambda: evaluate.report(SIX_Y * 0, SIX_P, metrics=list(evaluate.RANKING_METRICS)),
+            "roc_auc, average_precision are undefined: .* leave them out",
+        ),
+        (lambda: evaluate.roc_auc(["yes", "no"], [0.1, 0.2]), r"\(y == 'yes'\)\.astype\(int\)"),
+        (
+            lambda: evaluate.roc_auc(pd.Series(["yes", "no"]), [0.1, 0.2]),
+            r"\(y == 'yes'\)\.astype\(int\)",
+        ),
     ],
 )
 def test_bad_input_gives_one_clear_sentence(call, message):
@@ -567,3 +585,44 @@ def test_examples_of_the_docstrings_run():
     result = doctest.testmod(evaluate)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", ["p", "groups", "visits"])
+def test_series_of_other_indexes_are_refused(name):
+    log = make_log()
+    columns = {
+        "y": log["y"],
+        "p": log["p"],
+        "groups": log["household"],
+        "visits": log["visit"],
+    }
+    sorted_apart = columns | {name: columns[name].sort_values(kind="stable").iloc[::-1]}
+    with pytest.raises(RecbalError, match=f"y and {name} have different indexes"):
+        evaluate.report(**sorted_apart, n_replicates=5)
+    by_position = {key: values.to_numpy() for key, values in columns.items()}
+    pd.testing.assert_frame_equal(
+        evaluate.report(**columns, n_replicates=5), evaluate.report(**by_position, n_replicates=5)
+    )
+
+
+def test_metrics_refuse_series_of_other_indexes():
+    y, p = pd.Series([0, 1, 1]), pd.Series([0.1, 0.2, 0.3], index=[2, 1, 0])
+    for function in ROW_FUNCTIONS.values():
+        with pytest.raises(RecbalError, match="y and p have different indexes"):
+            function(y, p)
+    with pytest.raises(RecbalError, match="y and p_b have different indexes"):
+        evaluate.difference(y, p.sort_index(), p)
+
+
+def test_frames_name_the_unit_that_was_drawn():
+    visits, groups = SIX_VISITS, GROUPS
+    cases = {"rows": {}, "visits": {"visits": visits}, "groups": {"groups": groups}}
+    for unit, units in [*cases.items(), ("groups", {"visits": visits, "groups": groups})]:
+        options = {**units, "n_replicates": 3}
+        frames = [
+            evaluate.report(SIX_Y, SIX_P, **options),
+            evaluate.difference(SIX_Y, SIX_P, SIX_P, **options),
+            evaluate.report_by(SIX_Y, SIX_P, ["a"] * 6, **options),
+            evaluate.replicates(SIX_Y, SIX_P, **options),
+        ]
+        assert [frame.attrs["unit"] for frame in frames] == [unit] * 4
