@@ -12,6 +12,7 @@ if __name__ == "__main__":
             "noise-leak-forest": 0,
             "article-network-ratio": 1,
             "fall-of-ap-by-prevalence": 0,
+            "without-smote-auc": 0,
             "corrected-minus-article-auc": 0,
         },
     )
