@@ -1,7 +1,7 @@
 """How the promotion log is made from the published tables, and samples of it with features.
 
-All that decides the content of a cached table stands in this module, `features` and
-`sampling`; a change of their code, not of their comments, makes the tables anew.
+All that decides the content of a cached table stands in this module, `features`, `sampling`
+and `periods`; a change of their code, not of their comments, makes the tables anew.
 """
 
 import ast
@@ -17,7 +17,7 @@ import ibis.expr.types as ir
 import pyarrow.parquet as pq
 from ibis import _
 
-from recbal_utils import features, sampling
+from recbal_utils import features, periods, sampling
 from recbal_utils._files import connect, package_file, read_parquet
 from recbal_utils.cache import cached_parquet, file_digest
 from recbal_utils.errors import RecbalError
@@ -261,7 +261,7 @@ def _digest(path: Path) -> str:
 @functools.cache
 def _code_digest() -> list[str]:
     """The code that decides what a cached table holds; a comment or docstring does not."""
-    modules = (sampling, features, sys.modules[__name__])
+    modules = (sampling, features, periods, sys.modules[__name__])
     return [_logic_digest(Path(module.__file__).read_text("utf-8")) for module in modules]
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from recbal_utils._atomic import replacing
 from recbal_utils.errors import RecbalError
 
 
@@ -89,23 +90,20 @@ def _seal(path: Path) -> Path:
 def _build(path: Path, decided_by: str, build: Callable[[Path], None]) -> Path:
     started = time.monotonic()
     _say(f"{path.stem}: building")
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        build(part)
-        seal = {"sha256": file_digest(part), "decided_by": json.loads(decided_by)}
-        # The old seal goes first: between the two moves a table stands without one, and a
-        # table without a seal is built again rather than trusted.
-        _seal(path).unlink(missing_ok=True)
-        os.replace(part, path)
-        part.write_text(json.dumps(seal, indent=1))
-        os.replace(part, _seal(path))
+        with replacing(path) as part:
+            build(part)
+            seal = {"sha256": file_digest(part), "decided_by": json.loads(decided_by)}
+            # The old seal goes first: between the two moves a table stands without one, and a
+            # table without a seal is built again rather than trusted.
+            _seal(path).unlink(missing_ok=True)
+        with replacing(_seal(path)) as part:
+            part.write_text(json.dumps(seal, indent=1))
     except OSError as error:
         raise RecbalError(
             f"cannot write {path.name} to the cache {path.parent}: {error.strerror or error}; "
             f"{_free(path.parent)}; make room or set RECBAL_CACHE to another folder."
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
     _say(f"{path.stem}: {path.stat().st_size / 1e6:.0f} MB in {time.monotonic() - started:.0f} s")
     return path
 

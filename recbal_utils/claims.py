@@ -4,7 +4,6 @@ A chapter opens one `Ledger` and calls `claim` for each finding. A value outside
 run; a value inside is written to `<chapter>.json`, from which the book's page of claims is made.
 """
 
-import contextlib
 import json
 import math
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from recbal_utils._atomic import replacing
 from recbal_utils.errors import RecbalError
 
 FIELDS = ("id", "chapter", "value", "low", "high", "source", "statement")
@@ -247,15 +247,10 @@ def _check_words(id, source, statement):
 
 
 def _write_atomically(path, text):
-    """Write beside the target, then replace it, so that no reader meets half a file."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, path)
+        with replacing(path) as part:
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink()
         raise RecbalError(
             f"The ledger {path} cannot be written ({error.strerror}): make its folder writable, "
             "or name another one in RECBAL_CLAIMS_DIR."

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, Percent
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
 from recbal_utils import periods as weeks_of
+from recbal_utils._atomic import replacing
 from recbal_utils._inequality import TIERS, lorenz, tiers
 from recbal_utils.errors import RecbalError
 
@@ -634,21 +634,12 @@ def save_figure(fig, name: str) -> Path:
     name = name if name.endswith((".svg", ".png")) else f"{name}.svg"
     kind = name[-3:]
     target = figures_dir() / name
-    part = None
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{name}.")
-        os.close(handle)
-        metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        with plt.style.context(STYLE):
+        with replacing(target) as part, plt.style.context(STYLE):
             fig.savefig(part, format=kind, metadata=metadata, bbox_inches="tight")
-        os.chmod(part, 0o644)
-        os.replace(part, target)
     except OSError as error:
         raise RecbalError(f"Cannot write the figure {target}: {error}.") from error
-    finally:
-        if part is not None and os.path.exists(part):
-            os.remove(part)
     return target
 
 

@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+from common import data_cache
 
 from recbal_utils import _files, _journey, datasets, sampling
 from recbal_utils.errors import RecbalError
@@ -13,8 +14,7 @@ from recbal_utils.errors import RecbalError
 @pytest.fixture(scope="session", autouse=True)
 def shared_cache():
     """The cache that the book's build filled, unless the caller chose another."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    os.environ.setdefault("RECBAL_CACHE", os.path.join(root, "_build", "cache"))
+    os.environ["RECBAL_CACHE"] = data_cache()
 
 
 @pytest.fixture(scope="module")
