@@ -17,6 +17,7 @@ from ibis import _
 
 from recbal_utils import features
 from recbal_utils._files import connect, package_file, require_columns
+from recbal_utils._inequality import tiers
 from recbal_utils._journey import (
     IMPRESSION_KEYS,
     LABEL,
@@ -59,10 +60,12 @@ __all__ = [
     "cleaning_report",
     "connect",
     "journey",
+    "matrix",
     "open_bandit",
     "promotion_log",
     "promotions",
     "purchases",
+    "segments",
     "training_table",
     "visit_table",
     "visits",
@@ -190,6 +193,52 @@ def visit_table(
     table = _sample("visits", visit_rows, weeks=weeks, share=share, seed=seed)
     new_visit = (table[list(VISIT_KEYS)].diff() != 0).any(axis=1)
     return table.assign(visit=new_visit.cumsum().to_numpy(np.int32) - 1)
+
+
+def matrix(table: pd.DataFrame) -> np.ndarray:
+    """The numeric features of a table's rows: float32 of shape (n, len(FEATURES))."""
+    return table[list(FEATURES)].to_numpy(dtype=np.float32)
+
+
+def segments(table: pd.DataFrame) -> pd.DataFrame:
+    """The product tier and the kind of household of each row, both by the training weeks.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        With the columns product_id and household_id.
+
+    Returns
+    -------
+    pandas.DataFrame
+        With the index of `table`; categories `tier`: head (the 20 % of promoted products that are
+        bought most often), mid (the next 30 %), tail (the rest, never promoted or bought ones
+        included), and `household`: heavy and light (the quarter with the most and with the fewest
+        visits; ties go by id), middle. A household without a visit is light.
+    """
+    tier = tiers(_bought_in_training())
+    trips = _visits_in_training().sort_index().rank(method="first", pct=True)
+    kind = pd.cut(trips, [0, 0.25, 0.75, 1], labels=["light", "middle", "heavy"]).astype(str)
+    found = {
+        "tier": table["product_id"].map(tier).fillna("tail"),
+        "household": table["household_id"].map(kind).fillna("light"),
+    }
+    order = {"tier": ["head", "mid", "tail"], "household": ["light", "middle", "heavy"]}
+    return pd.DataFrame({k: pd.Categorical(v, order[k]) for k, v in found.items()}, table.index)
+
+
+def _bought_in_training() -> pd.Series:
+    """Purchases of each product that was promoted in the training weeks, 0 included."""
+    in_train = _.week.isin(TRAIN_WEEKS)
+    promoted = promotions().filter(in_train).select("product_id").distinct()
+    bought = purchases().filter(in_train).group_by("product_id").agg(bought=_.count())
+    counts = bought.execute().set_index("product_id")["bought"]
+    return counts.reindex(promoted.execute()["product_id"].sort_values(), fill_value=0)
+
+
+def _visits_in_training() -> pd.Series:
+    made = visits().filter(_.week.isin(TRAIN_WEEKS)).group_by("household_id").agg(n=_.count())
+    return made.execute().set_index("household_id")["n"]
 
 
 def cleaning_report() -> pd.DataFrame:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from common import data_cache
+from ibis import _
 
 from recbal_utils import _files, _journey, datasets, sampling
 from recbal_utils.errors import RecbalError
@@ -276,3 +277,44 @@ def test_comments_do_not_decide_the_cache_but_code_does():
         '"""Doc."""\ndef f():\n    """Say."""\n    # why\n    return 1\n'
     )
     assert digest(plain) != digest(plain.replace("1", "2"))
+
+
+# ---- segments --------------------------------------------------------------------------
+
+
+def test_segments_follow_the_training_weeks_alone():
+    bought = datasets.purchases().filter(_.week.isin(datasets.TRAIN_WEEKS)).execute()
+    promoted = datasets.promotions().filter(_.week.isin(datasets.TRAIN_WEEKS))
+    catalogue = promoted.select("product_id").distinct().execute()["product_id"]
+    counts = bought["product_id"].value_counts().reindex(catalogue, fill_value=0)
+    rows = pd.DataFrame({"product_id": [*catalogue, -1], "household_id": 1})
+    found = datasets.segments(rows)
+    tier = found["tier"].to_numpy()
+    edge = -(-len(catalogue) // 5)
+    assert (tier == "head").sum() == edge
+    heads = counts.to_numpy()[tier[:-1] == "head"]
+    assert heads.min() >= counts.to_numpy()[tier[:-1] == "mid"].max()
+    assert set(tier[:-1][counts.to_numpy() == 0]) == {"tail"}
+    assert tier[-1] == "tail"
+
+
+def test_heavy_households_visit_most():
+    made = datasets.visits().filter(_.week.isin(datasets.TRAIN_WEEKS)).execute()
+    trips = made["household_id"].value_counts()
+    rows = pd.DataFrame(
+        {"product_id": 1, "household_id": [*trips.index, -1]}, index=range(5, 5 + len(trips) + 1)
+    )
+    found = datasets.segments(rows)
+    assert found.index.equals(rows.index)
+    kind = found["household"].to_numpy()[:-1]
+    assert trips.to_numpy()[kind == "heavy"].min() >= trips.to_numpy()[kind == "middle"].max()
+    assert trips.to_numpy()[kind == "light"].max() <= trips.to_numpy()[kind == "middle"].min()
+    assert (kind == "heavy").mean() == pytest.approx(0.25, abs=0.001)
+    assert found["household"].iloc[-1] == "light"
+
+
+def test_matrix_holds_the_features_in_order():
+    table = datasets.visit_table()
+    found = datasets.matrix(table.iloc[:5])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[:, 3], table[datasets.FEATURES[3]].iloc[:5], rtol=1e-6)

@@ -75,6 +75,56 @@ def test_failing_notebooks_are_named_in_one_line_each_and_the_rest_runs(project)
     assert "[4/4]" in result.stdout
 
 
+STUDY = """import sys
+import recbal_utils
+print("one of one")
+if {fails}:
+    sys.exit("no positives")
+open(sys.argv[1], "w").write("{word}")
+"""
+READS_IT = """# studies.read("02_study") is what the build looks for
+print(open("../_build/studies/02_study.parquet").read())"""
+
+
+def write_study(project, word="first", fails=False):
+    (project / "studies").mkdir(exist_ok=True)
+    script = project / "studies" / "02_study.py"
+    script.write_text(STUDY.format(word=word, fails=fails))
+    return script
+
+
+def printed(project):
+    notebook = nbformat.read(project / "_build" / "executed" / "02_reader.ipynb", as_version=4)
+    return notebook.cells[-1].outputs[0].text.strip()
+
+
+def test_a_study_runs_before_the_notebook_that_reads_it_and_only_when_due(project):
+    script = write_study(project)
+    write_chapter(project, "02_reader", READS_IT)
+    first = chain(project, "notebooks/02")
+    assert first.returncode == 0, first.stderr
+    assert "study-02_study: started" in first.stdout
+    assert "02_study: one of one" in first.stdout
+    assert printed(project) == "first"
+    assert chain(project, "notebooks/02").stdout == ""
+    script.write_text(STUDY.format(word="second", fails=False))
+    later = script.stat().st_mtime + 10
+    os.utime(script, (later, later))
+    chain(project, "notebooks/02")
+    assert printed(project) == "second"
+
+
+def test_a_study_that_fails_is_told_in_one_line_and_its_reader_waits(project):
+    write_study(project, fails=True)
+    write_chapter(project, "02_reader", READS_IT)
+    result = chain(project, "html")
+    assert result.returncode == 1
+    assert failed_lines(result) == ["FAILED study-02_study: no positives"]
+    made = {path.stem for path in (project / "_build" / "executed").glob("*.ipynb")}
+    assert made == {"01_good"}
+    assert not list((project / "_build" / "studies").glob("02*"))
+
+
 def test_a_failure_keeps_the_last_good_results(project):
     ledger = (
         "import json, os, pathlib\n"

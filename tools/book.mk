@@ -18,7 +18,9 @@ _build/data.stamp: .venv/.installed $(DATA_MODULES)
 	@$(PY) -m recbal_utils.datasets
 	@touch $@
 
-# A training too long for a notebook gets a rule here; the notebooks that read it depend on it.
+# An experiment too long for a notebook; the notebooks that read it depend on it (deps.mk).
+_build/studies/%.parquet: studies/%.py .venv/.installed | _build/data.stamp
+	@$(PY) tools/study.py $*
 
 _build/executed/%.ipynb: notebooks/%.ipynb .venv/.installed | _build/data.stamp
 	@$(PY) tools/execute.py $*

@@ -32,9 +32,9 @@ def make(goal: str, *options: str, **keywords) -> subprocess.CompletedProcess:
 
 
 def due(goal: str) -> int:
-    """How many notebooks this run will execute."""
+    """How many notebooks and studies this run will execute."""
     plan = make(goal, "-n", capture_output=True, text=True)
-    return plan.stdout.count("tools/execute.py")
+    return plan.stdout.count("tools/execute.py") + plan.stdout.count("tools/study.py")
 
 
 def failures() -> list[str]:

@@ -11,6 +11,7 @@ BUILD = ROOT / "_build"
 EXECUTED = BUILD / "executed"
 CLAIMS = BUILD / "claims"
 FIGURES = BUILD / "figures"
+STUDIES = BUILD / "studies"
 TIMINGS = BUILD / "timings"
 FAILED = BUILD / "failed"
 STARTED = BUILD / "started"
@@ -59,6 +60,7 @@ def notebook_environment(claims: Path, figures: Path) -> dict[str, str]:
         **os.environ,
         **KERNEL_ENVIRONMENT,
         "RECBAL_CACHE": data_cache(),
+        "RECBAL_STUDIES": str(STUDIES),
         "RECBAL_CLAIMS_DIR": str(claims),
         "RECBAL_FIGURES_DIR": str(figures),
     }

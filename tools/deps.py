@@ -1,12 +1,17 @@
-"""Find which modules of recbal_utils each notebook imports, and write that as Make rules."""
+"""Find what notebooks and studies stand on, and write that as Make rules.
+
+That is the modules of recbal_utils they import, and the studies that a notebook reads.
+"""
 
 import ast
 import json
+import re
 from pathlib import Path
 
 from common import BUILD, ROOT, write_atomically
 
 PACKAGE = "recbal_utils"
+READS = re.compile(r"""studies\.read\(\s*["']([^"']+)["']""")
 
 
 def notebook_code(path: Path) -> str:
@@ -52,8 +57,13 @@ def modules(code: str, folder: Path) -> set[Path]:
     return found
 
 
+def studies_read(code: str) -> list[str]:
+    """Targets of the studies whose results the code reads."""
+    return [f"_build/studies/{name}.parquet" for name in sorted(set(READS.findall(code)))]
+
+
 def rules(root: Path) -> str:
-    """The Make fragment: one line a notebook, and the modules behind the data step."""
+    """The Make fragment: a line for each notebook and study, and the modules behind the data."""
     folder = root / PACKAGE
 
     def listed(files: set[Path]) -> str:
@@ -62,10 +72,14 @@ def rules(root: Path) -> str:
     lines = []
     for path in sorted((root / "notebooks").glob("[0-9]*.ipynb")):
         try:
-            needed = listed(modules(notebook_code(path), folder))
+            code = notebook_code(path)
+            needed = " ".join([listed(modules(code, folder)), *studies_read(code)])
         except (SyntaxError, ValueError, KeyError):
             needed = listed(set(folder.glob("*.py")))  # running it will name the fault
         lines.append(f"_build/executed/{path.name}: {needed}")
+    for path in sorted((root / "studies").glob("[0-9]*.py")):
+        needed = listed(modules(path.read_text(encoding="utf-8"), folder))
+        lines.append(f"_build/studies/{path.stem}.parquet: {needed}")
     data = folder / "datasets.py"
     found = modules(data.read_text(encoding="utf-8"), folder) | {data} if data.exists() else set()
     lines.append(f"DATA_MODULES := {listed(found)}")

@@ -1,18 +1,15 @@
 """Execute one chapter with papermill; keep its results only if every cell is good."""
 
 import contextlib
-import json
 import os
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import nbformat
 import papermill
-import psutil
 from common import (
     BUILD,
     CLAIMS,
@@ -20,57 +17,17 @@ from common import (
     FAILED,
     FIGURES,
     ROOT,
-    STARTED,
-    TIMINGS,
     notebook_environment,
     write_atomically,
 )
 from papermill.exceptions import PapermillExecutionError
+from progress import Step
 
 CELL_SECONDS = 600
-HEARTBEAT_SECONDS = 30
 
 
 class CellFailure(Exception):
     """A cell that did not do well, told in one line."""
-
-
-class Watch(threading.Thread):
-    """Measures the memory of the kernel and its children, and shows that work goes on."""
-
-    def __init__(self, chapter: str):
-        super().__init__(daemon=True)
-        self.chapter = chapter
-        self.start_time = time.monotonic()
-        self.peak_bytes = 0
-        self.done = threading.Event()
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.start_time
-
-    def run(self) -> None:
-        next_word = HEARTBEAT_SECONDS
-        while not self.done.wait(0.25):
-            self.peak_bytes = max(self.peak_bytes, tree_bytes())
-            if self.seconds > next_word:
-                say(f"      {self.chapter}: {self.seconds:.0f} s, still running")
-                next_word += HEARTBEAT_SECONDS
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
-def tree_bytes() -> int:
-    """Resident memory of all processes below this one."""
-    total = 0
-    for process in psutil.Process().children(recursive=True):
-        try:
-            total += process.memory_info().rss
-        except psutil.Error:  # it has just ended
-            continue
-    return total
 
 
 def first_line(text: str, limit: int = 300) -> str:
@@ -172,30 +129,12 @@ def keep(chapter: str, notebook, work: Path, started: float) -> None:
     os.utime(executed, (started, started))
 
 
-def time_left(seconds: float) -> str:
-    """A rough word on what is still to come, from the notebooks finished so far."""
-    due = int(os.environ.get("RECBAL_DUE", 1))
-    spent = [json.loads(p.read_text())["seconds"] for p in STARTED.glob("*.done")] + [seconds]
-    left = due - len(spent)
-    if left <= 0:
-        return ""
-    jobs = min(int(os.environ.get("RECBAL_JOBS", 1)), left)
-    return f"; about {left * sum(spent) / len(spent) / jobs:.0f} s left"
-
-
 def main(chapter: str) -> int:
     """Run a chapter of the book; 0 if it is good, else 1 and a line in `_build/failed`."""
     started = time.time()
-    STARTED.mkdir(parents=True, exist_ok=True)
-    (STARTED / chapter).touch()
-    number = len([path for path in STARTED.iterdir() if not path.suffix])
-    place = f"[{number}/{os.environ.get('RECBAL_DUE', 1)}] {chapter}"
-    say(f"{place}: started")
-
+    step = Step(chapter)
     BUILD.mkdir(exist_ok=True)
-    watch = Watch(chapter)
-    watch.start()
-    with tempfile.TemporaryDirectory(prefix=f"run-{chapter}-", dir=BUILD) as folder:
+    with tempfile.TemporaryDirectory(prefix=f"run-{chapter}-", dir=BUILD) as folder, step:
         work = Path(folder).resolve()
         os.environ.update(notebook_environment(work / "claims", work / "figures"))
         output = work / f"{chapter}.ipynb"
@@ -207,17 +146,10 @@ def main(chapter: str) -> int:
             if output.exists():
                 FAILED.mkdir(exist_ok=True)
                 shutil.copy(output, FAILED)
-            write_atomically(FAILED / f"{chapter}.txt", f"{chapter}: {failure}\n")
-            say(f"{place}: failed after {watch.seconds:.0f} s")
+            step.failed(failure)
             return 1
-        finally:
-            watch.done.set()
         keep(chapter, notebook, work, started)
-    record = {"seconds": round(watch.seconds, 1), "peak_mb": round(watch.peak_bytes / 2**20)}
-    write_atomically(TIMINGS / f"{chapter}.json", json.dumps({"chapter": chapter, **record}))
-    left = time_left(watch.seconds)
-    write_atomically(STARTED / f"{chapter}.done", json.dumps(record))
-    say(f"{place}: done in {record['seconds']:.0f} s, {record['peak_mb']} MB at most{left}")
+        step.done()
     return 0
 
 
