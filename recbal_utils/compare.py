@@ -247,21 +247,24 @@ class _Judge:
             masks |= {f"recall_at_50[{value}]": ofs == value for value in order}
         return {name: mask for name, mask in masks.items() if mask.any()}
 
-    def frame(self, p):
-        """Metrics of predictions p: a row for the test itself, then one for each replicate."""
-        tables = [
-            _tables.ranking_table(self.y, p, None, self.units),
-            _tables.probability_table(self.y, p, None, self.units),
-            self._calibration(p),
-            *(self._within_visits(p) if self.visits is not None else []),
-        ]
+    def frame(self, p, same_order=None):
+        """Metrics of predictions p: a row for the test itself, then one for each replicate.
+
+        `same_order` is the frame of predictions that rank alike, whose rankings are taken over.
+        """
+        tables = [_tables.probability_table(self.y, p, None, self.units), self._calibration(p)]
+        if same_order is None:
+            tables.append(_tables.ranking_table(self.y, p, None, self.units))
+            tables += self._within_visits(p) if self.visits is not None else []
         whole = np.ones((1, self.units.n))
         value = {k: v[0] for t in tables for k, v in t.values(whole).items()}
         draws = _bootstrap.replicate(tables, self.units.n, self.n_replicates, seed=0)
-        names = [n for n in (*RANKING, *PROBABILITY, *self.chosen) if n in value]
-        rows = {n: np.r_[value[n], draws[n]] for n in names}
+        rows = {n: np.r_[value[n], draws[n]] for n in value}
         index = pd.RangeIndex(WHOLE, self.n_replicates, name="replicate")
-        return pd.DataFrame(rows, index=index)
+        frame = pd.DataFrame(rows, index=index)
+        if same_order is not None:
+            frame = frame.join(same_order[same_order.columns.difference(frame.columns)])
+        return frame[[n for n in (*RANKING, *PROBABILITY, *self.chosen) if n in frame]]
 
     def _calibration(self, p):
         edges = np.unique(np.quantile(p, np.arange(1, N_BINS) / N_BINS, method="inverted_cdf"))
@@ -307,7 +310,8 @@ class _Run:
         shift = _prior_shift(y, y_fit) if self.method.shift == "prior" else self.method.shift
         found = {self.name: judge.frame(p)}
         if shift:
-            found[f"{self.name}, corrected"] = judge.frame(shift_log_odds(p, shift))
+            corrected = shift_log_odds(p, shift)
+            found[f"{self.name}, corrected"] = judge.frame(corrected, found[self.name])
         for frame in found.values():
             frame.loc[WHOLE, list(PRICE)] = price.seconds, price.memory_mb, float(len(y_fit))
         return found

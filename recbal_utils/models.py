@@ -17,7 +17,7 @@ def preprocessing():
     For non-negative columns of long tails, such as the log's counts. Fit it on training rows.
     """
     return make_pipeline(
-        FunctionTransformer(_log1p, feature_names_out="one-to-one"), StandardScaler(copy=False)
+        FunctionTransformer(_log1p, feature_names_out="one-to-one"), StandardScaler()
     )
 
 
@@ -43,6 +43,10 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         `predict_proba` puts it through the logistic function.
     class_weight : "balanced" or dict {0: float, 1: float}, optional
         "balanced" as in scikit-learn: n / (2 n_class).
+    initial_rate : float in (0, 1) or "train", default .5
+        What the network predicts, on average, before its first step. "train" is the rate of the
+        training rows. With rare positives, one half is far off, and the first steps are spent on
+        coming down.
     random_state : int, default 0
         Sets Keras's global seed, so that two runs on one machine agree.
 
@@ -63,6 +67,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         loss="binary_crossentropy",
         logits=False,
         class_weight=None,
+        initial_rate=0.5,
         random_state=0,
     ):
         self.hidden = hidden
@@ -72,6 +77,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         self.loss = loss
         self.logits = logits
         self.class_weight = class_weight
+        self.initial_rate = initial_rate
         self.random_state = random_state
 
     def fit(self, X, y, sample_weight=None):
@@ -92,7 +98,7 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
                 "rows, or a split that keeps both."
             )
         keras.utils.set_random_seed(int(self.random_state or 0))
-        self.model_ = self._compiled(X.shape[1], len(X))
+        self.model_ = self._compiled(X.shape[1], len(X), codes.mean())
         fitted = self.model_.fit(
             X,
             codes.astype(np.float32)[:, None],
@@ -123,14 +129,20 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         """Return the more probable class of each row, shape (n,)."""
         return self.classes_[(self.predict_proba(X)[:, 1] > 0.5).astype(int)]
 
-    def _compiled(self, n_features, n_rows):
+    def _compiled(self, n_features, n_rows, rate):
         import keras
+
+        rate = rate if self.initial_rate == "train" else self.initial_rate
+        if not 0 < rate < 1:
+            raise RecbalError(f"initial_rate is {rate!r}; give 'train' or a number in (0, 1).")
+        start = keras.initializers.Constant(float(np.log(rate) - np.log1p(-rate)))
 
         inputs = keras.Input((n_features,))
         x = inputs
         for units in self.hidden:
             x = keras.layers.Dense(units, activation="relu")(x)
-        output = keras.layers.Dense(1, activation=None if self.logits else "sigmoid")(x)
+        activation = None if self.logits else "sigmoid"
+        output = keras.layers.Dense(1, activation=activation, bias_initializer=start)(x)
         model = keras.Model(inputs, output)
         steps = self.epochs * -(-n_rows // self.batch_size)
         decay = keras.optimizers.schedules.CosineDecay(self.learning_rate, steps)

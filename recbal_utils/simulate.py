@@ -35,6 +35,7 @@ _STREAMS = (
     "purchase",
     "noise",
 )
+_POPULATION = {"households", "items"}
 _CHUNK = 2**22  # random numbers drawn at a time for the candidates
 
 
@@ -55,6 +56,7 @@ def shopping_log(
     flip_positive=0.0,
     flip_negative=0.0,
     seed=0,
+    population_seed=None,
 ):
     """Draw a log of impressions together with the probabilities that made it.
 
@@ -92,6 +94,9 @@ def shopping_log(
         **Label noise.** Probability that a conversion is recorded as none, and that a row
         without conversion is recorded as one.
     seed : int, at least 0
+    population_seed : int, optional
+        Seed of the households and items; `seed` by default. Give the same one with another
+        `seed` for a later log of the same shop.
 
     Returns
     -------
@@ -140,7 +145,7 @@ def shopping_log(
     }
     _check_sizes(sizes)
     _check_knobs(locals())
-    rng = _streams(seed)
+    rng = _streams(seed, population_seed)
     log = _candidates(rng, sizes, popularity)
     log["log_odds"], merit = _log_odds(log, signal, misspecification)
     log["log_odds"] += _intercept(log["log_odds"], rate) if intercept is None else intercept
@@ -323,11 +328,16 @@ def _record(conversion, rng, flip_positive, flip_negative):
 # --- seeds and checks ---------------------------------------------------------------
 
 
-def _streams(seed):
+def _streams(seed, population_seed):
+    """A generator for each step; `SeedSequence.spawn` would number them in the same way."""
     seed = _inputs.count(seed, "seed", 0)
-    children = np.random.SeedSequence(seed).spawn(len(_STREAMS))
+    population = seed if population_seed is None else population_seed
+    population = _inputs.count(population, "population_seed", 0)
     return {
-        name: np.random.default_rng(child) for name, child in zip(_STREAMS, children, strict=True)
+        name: np.random.default_rng(
+            np.random.SeedSequence(population if name in _POPULATION else seed, spawn_key=(place,))
+        )
+        for place, name in enumerate(_STREAMS)
     }
 
 

@@ -6,12 +6,14 @@ build runs it before the notebook that reads it; `read` runs it itself where its
 
 import argparse
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 
@@ -35,13 +37,25 @@ def read(name: str, *, recompute: bool = False) -> pd.DataFrame:
     RecbalError
         If there is no such study, or it fails.
     """
-    script = _project() / "studies" / f"{name}.py"
-    if not script.is_file():
-        raise RecbalError(f"There is no study {name!r}: the project has no {script.name}.")
+    path = _script(name)
     result = _folder() / f"{name}.parquet"
     if recompute or not result.exists():
-        _run(script, result)
+        _run(path, result)
     return pd.read_parquet(result)
+
+
+def script(name: str) -> ModuleType:
+    """Return a study's script as a module, so that a notebook can use the very same functions.
+
+    Raises
+    ------
+    RecbalError
+        If there is no such study.
+    """
+    spec = importlib.util.spec_from_file_location(f"study_{name}", _script(name))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def main(run: Callable[..., pd.DataFrame]) -> None:
@@ -68,6 +82,13 @@ def main(run: Callable[..., pd.DataFrame]) -> None:
     with replacing(arguments.output) as part:
         frame.to_parquet(part)
     shutil.rmtree(parts)
+
+
+def _script(name: str) -> Path:
+    path = _project() / "studies" / f"{name}.py"
+    if not path.is_file():
+        raise RecbalError(f"There is no study {name!r}: the project has no {path.name}.")
+    return path
 
 
 def _run(script: Path, result: Path) -> None:

@@ -57,6 +57,17 @@ def test_sample_weight_counts_rows(data):
     assert p.mean() > y.mean() + 0.1
 
 
+def test_it_starts_at_the_rate_it_is_told(data):
+    X, y = data
+    still = {"epochs": 1, "learning_rate": 1e-12}
+    for rate, expected in ((0.5, 0.5), (0.02, 0.02), ("train", y.mean())):
+        model = NetworkClassifier(**still, initial_rate=rate).fit(X, y)
+        bias = model.model_.layers[-1].bias.numpy()[0]
+        assert 1 / (1 + np.exp(-bias)) == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(RecbalError, match=r"initial_rate is 1\.5"):
+        NetworkClassifier(initial_rate=1.5).fit(X, y)
+
+
 def test_a_loss_of_logits_gives_probabilities(data):
     import keras
 
@@ -95,3 +106,13 @@ def test_preprocessing_is_log1p_then_standard():
     expected = (expected - expected.mean(0)) / expected.std(0)
     assert made.dtype == np.float32
     np.testing.assert_allclose(made, expected, atol=1e-4)
+
+
+def test_preprocessing_leaves_its_input_alone():
+    X = np.random.default_rng(0).exponential(50, size=(500, 2)).astype(np.float32)
+    before, scale = X.copy(), preprocessing().fit(X)
+    made = scale.transform(X)
+    kept = made.copy()
+    scale[-1].inverse_transform(made)
+    np.testing.assert_array_equal(X, before)
+    np.testing.assert_array_equal(made, kept)

@@ -81,6 +81,20 @@ def test_the_seed_decides():
         assert not np.array_equal(make_log(**KNOBS)[column], other[column]), column
 
 
+def test_a_later_log_of_the_same_shop():
+    first, later, other = make_log(seed=3), make_log(seed=4, population_seed=3), make_log(seed=4)
+    for unit, feature in (("household", "loyalty"), ("item", "price")):
+        known, again, new = (
+            log.drop_duplicates(unit).set_index(unit)[feature] for log in (first, later, other)
+        )
+        shared = known.index.intersection(again.index)
+        assert len(shared) > 40
+        assert known[shared].equals(again[shared])
+        assert not known[shared].equals(new.reindex(shared))
+    assert not first["affinity"].equals(later["affinity"])
+    pd.testing.assert_series_equal(later["affinity"], other["affinity"])
+
+
 def test_chunks_do_not_show(monkeypatch):
     whole = make_log(popularity=1.0)
     monkeypatch.setattr(simulate, "_CHUNK", 60 * 7)
@@ -167,10 +181,12 @@ def test_exposure_is_the_share_exposed(bias):
     assert (np.ptp(q) < 1e-12) == (bias == 0)
 
 
-def test_exposure_bias_is_log_odds_for_each_standard_deviation():
-    log = make_log(exposure=0.3, exposure_bias=2.0)
+@pytest.mark.parametrize("bend", [0.0, 0.7])
+def test_exposure_bias_is_log_odds_for_each_standard_deviation(bend):
+    log = make_log(exposure=0.3, exposure_bias=2.0, misspecification=bend)
     slope = np.polyfit(log["log_odds"], logit(log["propensity"]), 1)[0]
-    assert slope == pytest.approx(2 / np.sqrt((simulate.COEFFICIENTS**2).sum()))
+    variance = (simulate.COEFFICIENTS**2).sum() + 2 * bend**2
+    assert slope == pytest.approx(2 / np.sqrt(variance))
 
 
 def test_exposure_bias_puts_preferred_rows_first():
@@ -362,6 +378,7 @@ def test_designs():
         ({"flip_positive": 1.5}, "flip_positive"),
         ({"flip_negative": True}, "flip_negative"),
         ({"seed": -1}, "seed"),
+        ({"population_seed": 0.5}, "population_seed"),
     ],
 )
 def test_bad_knobs_are_named(arguments, words):

@@ -116,3 +116,10 @@ def test_faults_are_one_line(project, monkeypatch):
         studies.read("99_squares")
     with pytest.raises(RecbalError, match="no study '00_none'"):
         studies.read("00_none")
+
+
+def test_a_notebook_uses_the_functions_of_the_study(project):
+    found = studies.script("99_squares").run(seeds=[3], checkpoint=project)
+    assert found["value"].tolist() == [9]
+    with pytest.raises(RecbalError, match="no study '00_none'"):
+        studies.script("00_none")

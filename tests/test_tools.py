@@ -356,6 +356,21 @@ def test_student_edition_has_no_solution():
     assert [c.source for c in left] == ["```{exercise}\nTry.\n```\n\n\n\nAfter.", "kept = 1"]
 
 
+def test_an_exercise_beside_a_solution_stays_in_the_student_edition():
+    cells = [
+        new_markdown_cell("```{exercise} One\nTry.\n```\n\n````{solution-start} ex-1\n````"),
+        new_code_cell("answer = 42"),
+        new_markdown_cell("So 42.\n\n````{solution-end}\n````\n\n```{exercise} Two\nGo.\n```"),
+        new_markdown_cell(
+            "````{solution-start} ex-2\n````\n\nBecause.\n\n````{solution-end}\n````"
+        ),
+        new_code_cell("kept = 1"),
+    ]
+    left = student.without_solutions(new_notebook(cells=cells)).cells
+    one, two = "```{exercise} One\nTry.\n```", "```{exercise} Two\nGo.\n```"
+    assert [c.source for c in left] == [one, two, "kept = 1"]
+
+
 def test_records_of_the_run_are_taken_out():
     cell = new_code_cell("1", metadata={"papermill": {"duration": 1}, "tags": ["t"]})
     notebook = new_notebook(cells=[cell], metadata={"papermill": {"input_path": "/x"}})

@@ -8,21 +8,28 @@ import nbformat
 
 BLOCK = re.compile(r"^(?P<fence>`{3,}|:{3,})\{solution\}.*?^(?P=fence)\s*?$", re.M | re.S)
 START, END = "{solution-start}", "{solution-end}"
+FENCE_START = re.compile(r"^(?:`{3,}|:{3,})\{solution-start\}", re.M)
+AFTER_END = re.compile(r"^(?:`{3,}|:{3,})\{solution-end\}\s*^(?:`{3,}|:{3,})\s*$", re.M)
 
 
 def without_solutions(notebook):
-    """Drop solution blocks, and all cells from a solution's start to its end."""
+    """Drop solution blocks, and all from a solution's start to its end."""
     kept, inside = [], False
     for cell in notebook.cells:
-        inside = inside or START in cell.source
-        ends = END in cell.source
-        if not inside:
+        starts, ends = START in cell.source, END in cell.source
+        if starts or (inside and ends):
+            before = "" if inside else FENCE_START.split(cell.source, maxsplit=1)[0]
+            after = AFTER_END.split(cell.source, maxsplit=1)[1] if ends else ""
+            cell.source = f"{before.strip()}\n\n{after.strip()}".strip()
+            if cell.source:
+                kept.append(cell)
+        elif not inside:
             had_text = bool(cell.source.strip())
             if cell.cell_type == "markdown":
                 cell.source = BLOCK.sub("", cell.source).strip()
             if cell.source or not had_text:
                 kept.append(cell)
-        inside = inside and not ends
+        inside = (inside or starts) and not ends
     notebook.cells = kept
     return notebook
 
