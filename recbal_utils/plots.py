@@ -22,6 +22,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, Percent
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
 from recbal_utils import periods as weeks_of
+from recbal_utils import ranks
 from recbal_utils._atomic import replacing
 from recbal_utils._inequality import TIERS, lorenz, tiers
 from recbal_utils.errors import RecbalError
@@ -588,6 +589,45 @@ def plot_counts(data, *, ax=None, unit="rows") -> Axes:
     ax.grid(visible=False, axis="y")
     _plain_counts(ax.xaxis)
     ax.set_xlabel(f"Number of {unit} (log scale)")
+    return ax
+
+
+def plot_critical_difference(average, *, n_sets, ax=None, alpha=0.05, highlight=None) -> Axes:
+    """Average ranks on a line, best on the left; a bar joins methods that no test tells apart.
+
+    Parameters
+    ----------
+    average : Series
+        Average rank of each method over the data sets; 1 is best.
+    n_sets : int
+        Number of data sets.
+    ax : Axes, optional
+    alpha : float
+        Level of the Nemenyi test.
+    highlight : str, optional
+        The method to draw in colour, such as that which does nothing.
+
+    Source: J. Demšar (2006), JMLR 7, 1-30, figure 1.
+    """
+    ranked = pd.Series(average, dtype=float).sort_values(kind="stable")
+    k = len(ranked)
+    if k < 2 or not ranked.between(1, k).all():
+        raise RecbalError(
+            "average must hold the ranks of 2 methods or more, from 1 to their number."
+        )
+    cd, ax = ranks.critical_difference(k, n_sets, alpha), _axes(ax)
+    for place, (name, rank) in enumerate(ranked.items()):
+        colour = POSITIVE if name == highlight else NEGATIVE
+        ax.hlines(place, 0.6, rank, color=colour, linewidth=1, linestyle=":")
+        ax.plot(rank, place, marker=MARKERS[name == highlight], color=colour, linestyle="none")
+    for i, group in enumerate(ranks.groups_alike(ranked, cd)):
+        first, last = ranked[group[0]], ranked[group[-1]]
+        ax.plot([first, last], [k + 0.45 * i] * 2, color=REFERENCE, linewidth=3.5, label="alike")
+    ax.plot([1, 1 + cd], [-1, -1], "-|", color="black", linewidth=1.5, label="critical")
+    ax.text(1.1 + cd, -0.8, f"critical difference {cd:.2f}", fontsize=8.5)
+    ax.set_yticks(range(k), [str(name) for name in ranked.index])
+    ax.set(xlim=(0.6, k + 0.2), ylim=(k + 1.2, -2), xlabel="Average rank (1 is best)")
+    ax.grid(visible=False, axis="y")
     return ax
 
 

@@ -63,6 +63,9 @@ EVERY_PLOT = {
     "intervals": lambda ax: plots.plot_intervals(intervals(), ax=ax),
     "weekly": lambda ax: plots.plot_weekly(WEEKS, ax=ax),
     "counts": lambda ax: plots.plot_counts({"impressions": 1000, "conversions": 1}, ax=ax),
+    "critical_difference": lambda ax: plots.plot_critical_difference(
+        pd.Series({"a": 1.2, "b": 1.8}), n_sets=5, ax=ax
+    ),
 }
 
 
@@ -470,3 +473,24 @@ def test_figures_go_to_the_book_they_are_made_in(tmp_path, monkeypatch):
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     assert plots.figures_dir() == tmp_path / "_build" / "figures"
+
+
+RANKED = pd.Series({"SMOTE": 2.0, "nothing": 3.6, "weights": 1.4, "copies": 3.0})
+
+
+def test_critical_difference_joins_what_is_alike():
+    ax = plots.plot_critical_difference(RANKED, n_sets=14, highlight="nothing")
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["weights", "SMOTE", "copies", "nothing"]
+    bars = [tuple(x.get_xdata()) for x in ax.lines if x.get_label() == "alike"]
+    assert bars == [(1.4, 2.0), (2.0, 3.0), (3.0, 3.6)]
+    (scale,) = [x.get_xdata() for x in ax.lines if x.get_label() == "critical"]
+    assert scale[1] - scale[0] == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 14)), abs=1e-3)
+    assert "critical difference 1.25" in texts(ax)
+    marked = [x for x in ax.lines if to_hex(x.get_color()) == plots.POSITIVE.lower()]
+    assert [x.get_xdata()[0] for x in marked] == [3.6]
+
+
+@pytest.mark.parametrize("wrong", [{"a": 1.0}, {"a": 0.5, "b": 2.5}, {"a": 1.0, "b": np.nan}])
+def test_critical_difference_refuses_what_are_no_ranks(wrong):
+    with pytest.raises(RecbalError, match="ranks of 2 methods"):
+        plots.plot_critical_difference(pd.Series(wrong), n_sets=5)

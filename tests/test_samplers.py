@@ -14,6 +14,7 @@ from imblearn.under_sampling import (
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
+from recbal_utils import studies
 from recbal_utils.balance import NegativeDownsampler
 
 OVER = [RandomOverSampler, SMOTE, BorderlineSMOTE, ADASYN]
@@ -147,3 +148,108 @@ def test_smote_nc_takes_categories_of_neighbours(rows):
     made = sampler.fit_resample(X.assign(place=place), y)[0].iloc[len(X) :]
     assert set(made["place"]) <= {"A", "B"}
     assert set(made["place"]) == {"A", "B"}
+
+
+def test_smote_nc_takes_the_category_of_most_neighbours():
+    # Of four positives one has another category: it never wins a vote of three.
+    positives = np.array([[0.0, 0], [1.0, 0], [2.0, 0], [3.0, 1]])
+    negatives = np.column_stack([np.linspace(20, 30, 40), np.tile([0, 1], 20)])
+    X, y = np.vstack([positives, negatives]), np.repeat([1, 0], [4, 40])
+    made = SMOTENC([1], k_neighbors=3, random_state=0).fit_resample(X, y)[0][len(X) :]
+    assert len(made) == 36
+    assert (made[:, 1] == 0).all()
+    assert ((made[:, 0] >= 0) & (made[:, 0] <= 3)).all()
+
+
+def test_tomek_removes_the_negative_of_a_pair():
+    # The negative at 1.0 and the positive at 1.1 are each other's nearest; no other pair is.
+    X = np.array([[0.0], [0.3], [0.5], [0.6], [1.0], [1.1], [1.3], [1.4]])
+    kept = TomekLinks().fit_resample(X, [0, 0, 0, 0, 0, 1, 1, 1])[0].ravel()
+    np.testing.assert_array_equal(kept, [0.0, 0.3, 0.5, 0.6, 1.1, 1.3, 1.4])
+
+
+def crowd():
+    """Positives alone among negatives, at their border, and among themselves; on a line."""
+    negatives = np.r_[np.linspace(0, 1, 40), np.linspace(-40, -20, 30)]
+    alone, border, safe = [0.5], np.linspace(1.02, 1.2, 8), np.linspace(10, 11, 12)
+    kinds = np.repeat(["negative", "alone", "border", "safe"], [len(negatives), 1, 8, 12])
+    return np.r_[negatives, alone, border, safe][:, None], (kinds != "negative") * 1, kinds
+
+
+def test_borderline_starts_at_the_border_only():
+    X, y, kinds = crowd()
+    sampler = BorderlineSMOTE(random_state=0)
+    sampler.fit_resample(X, y)
+    assert set(kinds[sampler.in_danger_indices[1]]) == {"border"}
+
+
+def test_adasyn_makes_rows_of_positives_among_negatives():
+    X, y, _ = crowd()
+    made = ADASYN(random_state=0).fit_resample(X, y)[0][len(X) :, 0]
+    assert len(made) > 30
+    assert made.max() < 2, "none near the positives that have only positives around them"
+    smote = SMOTE(random_state=0).fit_resample(X, y)[0][len(X) :, 0]
+    assert (smote > 2).mean() > 0.3
+
+
+def test_adasyn_comes_out_nearly_equal(rows):
+    # It rounds the number of rows of each positive, by at most one half.
+    counts = ADASYN(random_state=0).fit_resample(*rows)[1].value_counts()
+    assert abs(counts[0] - counts[1]) <= rows[1].sum() / 2
+
+
+@pytest.mark.parametrize("sampler", [TomekLinks, EditedNearestNeighbours, NearMiss, *OVER[1:]])
+def test_samplers_that_number_rows_anew(sampler, rows):
+    # imbalanced-learn drops the index here; `sample_indices_` finds the rows that were kept.
+    X, y = make(sampler).fit_resample(*rows)
+    assert X.index.equals(pd.RangeIndex(len(X)))
+    assert y.index.equals(X.index)
+
+
+def test_random_under_sampling_keeps_the_index(rows):
+    X, y = RandomUnderSampler(random_state=0).fit_resample(*rows)
+    pd.testing.assert_frame_equal(X, rows[0].loc[X.index])
+    pd.testing.assert_series_equal(y, rows[1].loc[y.index])
+
+
+# --- as the study of chapter 5 uses them --------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def study():
+    return studies.script("05_oversampling")
+
+
+@pytest.fixture(scope="module")
+def coded(study):
+    """Rows in the study's columns: numbers, then a 0/1 column for each placement."""
+    rng = np.random.default_rng(0)
+    n, blocks = 600, [np.eye(size) for size in study.SIZES]
+    places = [block[rng.integers(len(block), size=n)] for block in blocks]
+    X = np.hstack([rng.normal(size=(n, len(study.NUMBERS))), *places]).astype(np.float32)
+    return X, (np.arange(n) < 30) * 1
+
+
+def test_folding_loses_nothing(study, coded):
+    np.testing.assert_array_equal(study.unfolded(study.folded(coded[0])), coded[0])
+
+
+def test_methods_of_the_study_share_their_negatives_and_equal_the_classes(study, coded):
+    drawn = {}
+    for name in study.samplers(0):
+        X, y = study.capped(name, 3, cap=200).fit_resample(*coded)
+        drawn[name] = as_set(X[y == 0])
+        assert (y == 0).sum() == 200
+        wanted, spare = 30 if name == "nothing" else 200, 15 if name == "ADASYN" else 0
+        assert abs((y == 1).sum() - wanted) <= spare, name
+    assert all(rows == drawn["nothing"] for rows in drawn.values())
+    assert drawn["nothing"] <= as_set(coded[0])
+
+
+def test_smote_nc_of_the_study_leaves_one_place_each(study, coded):
+    X, _ = study.smote_nc(*coded, random_state=0)
+    made, first = X[len(coded[0]) :, len(study.NUMBERS) :], study.SIZES[0]
+    assert len(made) == 540
+    for places in (made[:, :first], made[:, first:]):
+        assert np.isin(places, (0, 1)).all()
+        np.testing.assert_array_equal(places.sum(axis=1), 1)

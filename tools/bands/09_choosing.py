@@ -1,0 +1,100 @@
+"""Measure the bands of chapter 9. Run: .venv/bin/python tools/bands/09_choosing.py [part ...]
+
+Parts of its study, and the notebook's own cells, run with ten seeds that the study does not use.
+A mean over n seeds varies as such means do. The log's samples stay fixed; SMOTE on the whole log
+runs once, and its band is over the bootstrap's draws of households.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+
+from recbal_utils import benchmark, claims, compare
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = range(10, 20)
+LIVE = ("a-quarter", "a-regression", "a-regression-run")
+
+
+def main(parts):
+    study = load_study()
+    for part in parts or ("live", "tables", "sizes", "log"):
+        for id, values in PARTS[part](study).items():
+            try:
+                print(f'"{id}": {list(claims.band(values, null=0))},', flush=True)
+            except claims.RecbalError as error:
+                print(f"{id}: {error}", flush=True)
+
+
+def load_study():
+    spec = importlib.util.spec_from_file_location("study", ROOT / "studies/09_choosing.py")
+    study = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(study)
+    return study
+
+
+def mean_of(values, n):
+    """Values that vary as means of n such values do."""
+    values = np.asarray(values)
+    return values.mean() + (values - values.mean()) / np.sqrt(n)
+
+
+def live(study):
+    notebook = nbformat.read(ROOT / "notebooks" / "09_choosing.ipynb", as_version=4)
+    cells = {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
+    names, values = {}, []
+    for id in ("imports", "parameters", "a-data"):
+        exec(compile(cells[id], id, "exec"), names)
+    for seed in SEEDS:
+        names["SEED"] = seed
+        for id in LIVE:
+            exec(compile(cells[id], id, "exec"), names)
+        credited = names["regression"]["credited to weights"]
+        values.append(credited["stopped early"] - credited["at its optimum"])
+    return {"loose-tolerance-credit": values}
+
+
+def tables(study):
+    wanted = ("nothing", "under-sampling", "SMOTE")
+    methods = {name: benchmark.METHODS[name] for name in wanted}
+    runs = study.small(SEEDS, methods=methods).loc["tables"]
+    mean = runs.groupby(["seed", "method"]).mean()
+    half, chosen = mean["balanced_accuracy[half]"], mean["balanced_accuracy[chosen]"]
+    found = {
+        "smote-gain-at-half": at(half, "SMOTE") - at(half, "nothing"),
+        "threshold-instead": at(chosen, "nothing") - at(half, "nothing"),
+        "under-sampling-costs-ap": at(mean["average_precision"], "under-sampling")
+        - at(mean["average_precision"], "nothing"),
+    }
+    return {id: mean_of(values, study.N_SPLITS) for id, values in found.items()}
+
+
+def at(column, method):
+    return column.xs(method, level="method").to_numpy()
+
+
+def sizes(study):
+    study.SIZES = (50, 1250)
+    auc = (
+        study.sizes(SEEDS, study.Log()).loc["sizes"]["roc_auc"].droplevel("replicate").sort_index()
+    )
+    many = auc.loc["1,250 positives", "shallow tree", "nothing"]
+    few = auc.loc["50 positives", "shallow tree", "SMOTE"]
+    return {"positives-beat-balancing": mean_of(many - few, 5)}
+
+
+def log(study):
+    only = [("boosting", "nothing"), ("boosting", "SMOTE 1:10")]
+    runs = study.whole_log(SEEDS, study.Log(), only=only).droplevel(["part", "data", "learner"])
+    smote, nothing = (runs.loc[name, SEEDS[0]] for name in ("SMOTE 1:10", "nothing"))
+    draws = (smote - nothing)["average_precision"].drop(compare.WHOLE)
+    return {"smote-costs-boosting-ap": draws.to_numpy()}
+
+
+PARTS = {"live": live, "tables": tables, "sizes": sizes, "log": log}
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
