@@ -22,6 +22,7 @@ KERNEL_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_ENABLE_ONEDNN_OPTS": "0",
+    "OMP_WAIT_POLICY": "PASSIVE",  # two notebooks share the cores: threads that wait must not spin
 }
 
 

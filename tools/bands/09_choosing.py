@@ -1,6 +1,6 @@
 """Measure the bands of chapter 9. Run: .venv/bin/python tools/bands/09_choosing.py [part ...]
 
-Parts of its study, and the notebook's own cells, run with ten seeds that the study does not use.
+Parts of its study run with ten seeds that the study does not use.
 A mean over n seeds varies as such means do. The log's samples stay fixed; SMOTE on the whole log
 runs once, and its band is over the bootstrap's draws of households.
 """
@@ -9,19 +9,17 @@ import importlib.util
 import sys
 from pathlib import Path
 
-import nbformat
 import numpy as np
 
 from recbal_utils import benchmark, claims, compare
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = range(10, 20)
-LIVE = ("a-quarter", "a-regression", "a-regression-run")
 
 
 def main(parts):
     study = load_study()
-    for part in parts or ("live", "tables", "sizes", "log"):
+    for part in parts or PARTS:
         for id, values in PARTS[part](study).items():
             try:
                 print(f'"{id}": {list(claims.band(values, null=0))},', flush=True)
@@ -40,21 +38,6 @@ def mean_of(values, n):
     """Values that vary as means of n such values do."""
     values = np.asarray(values)
     return values.mean() + (values - values.mean()) / np.sqrt(n)
-
-
-def live(study):
-    notebook = nbformat.read(ROOT / "notebooks" / "09_choosing.ipynb", as_version=4)
-    cells = {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
-    names, values = {}, []
-    for id in ("imports", "parameters", "a-data"):
-        exec(compile(cells[id], id, "exec"), names)
-    for seed in SEEDS:
-        names["SEED"] = seed
-        for id in LIVE:
-            exec(compile(cells[id], id, "exec"), names)
-        credited = names["regression"]["credited to weights"]
-        values.append(credited["stopped early"] - credited["at its optimum"])
-    return {"loose-tolerance-credit": values}
 
 
 def tables(study):
@@ -94,7 +77,7 @@ def log(study):
     return {"smote-costs-boosting-ap": draws.to_numpy()}
 
 
-PARTS = {"live": live, "tables": tables, "sizes": sizes, "log": log}
+PARTS = {"tables": tables, "sizes": sizes, "log": log}
 
 if __name__ == "__main__":
     main(sys.argv[1:])
