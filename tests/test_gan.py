@@ -7,6 +7,7 @@ import tensorflow as tf
 from imblearn.pipeline import make_pipeline
 from imblearn.utils import estimator_checks
 from scipy.stats import wasserstein_distance
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
 from recbal_utils.errors import RecbalError
@@ -227,8 +228,11 @@ def test_without_held_out_rows_it_trains_to_the_end():
 
 def test_divergence_is_told():
     X, y = frame()
+    sampler = tiny(learning_rate=1e30, max_steps=8)
     with pytest.raises(RecbalError, match=r"diverged by step .* smaller learning_rate"):
-        tiny(learning_rate=1e30, max_steps=8).fit_resample(X, y)
+        sampler.fit_resample(X, y)
+    with pytest.raises(NotFittedError):
+        sampler.sample(5)
 
 
 @pytest.mark.parametrize(

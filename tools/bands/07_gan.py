@@ -1,7 +1,7 @@
 """Measure the bands of chapter 7. Run: .venv/bin/python tools/bands/07_gan.py
 
 The cells of the chapter that the claims need run with ten seeds: other negatives, other fresh
-purchases, other networks. The log and its purchases stay the same.
+purchases, other networks. The log and its purchases stay the same. About a minute a seed.
 """
 
 import os
