@@ -17,7 +17,7 @@ import pandas as pd
 
 from recbal_utils import _bootstrap, _inputs, _tables, _visits
 from recbal_utils._atomic import replacing
-from recbal_utils.calibrate import shift_log_odds
+from recbal_utils.calibrate import log_odds_shift, shift_log_odds
 from recbal_utils.errors import RecbalError
 
 RANKING = ("roc_auc", "average_precision", "ndcg_at_10", "recall_at_50")
@@ -307,7 +307,9 @@ class _Run:
             raise RecbalError(
                 f"{self.name}, seed {self.seed}: the model predicts values that are not finite."
             )
-        shift = _prior_shift(y, y_fit) if self.method.shift == "prior" else self.method.shift
+        shift = self.method.shift
+        if shift == "prior":
+            shift = log_odds_shift(np.mean(y_fit), np.mean(y))
         found = {self.name: judge.frame(p)}
         if shift:
             corrected = shift_log_odds(p, shift)
@@ -459,12 +461,6 @@ def _check_methods(methods, trains):
             raise RecbalError(f"{name!r} trains on {method.train!r}; there is only {known}.")
         if isinstance(method.shift, str) and method.shift != "prior":
             raise RecbalError(f"shift of {name!r} is {method.shift!r}; give a number or 'prior'.")
-
-
-def _prior_shift(y_before, y_after):
-    """Log-odds of the rate before, minus those after."""
-    before, after = (np.mean(np.asarray(y)) for y in (y_before, y_after))
-    return float(np.log(before / (1 - before)) - np.log(after / (1 - after)))
 
 
 def _check_runs(runs):

@@ -5,19 +5,17 @@ nothing is random: bootstrap draws over the test's households. The claim that is
 five seeds of the study: ten other seeds, their standard deviation divided by the root of five.
 """
 
-import importlib.util
 import sys
 import types
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import ROOT
+from cells import read_cells
 
-from recbal_utils import _bootstrap, compare
+from recbal_utils import _bootstrap, compare, studies
 from recbal_utils.claims import band
 
 SEEDS = range(10, 20)
@@ -28,8 +26,7 @@ FIRST_ON_THE_LOG = "log-data"
 
 def simulator_cells() -> list:
     """Source of the notebook's code cells before the log, without figures."""
-    notebook = nbformat.read(ROOT / "notebooks" / "04_resampling.ipynb", as_version=4)
-    code = {cell["id"]: cell.source for cell in notebook.cells if cell.cell_type == "code"}
+    code = read_cells("04_resampling")
     before = list(code)[: list(code).index(FIRST_ON_THE_LOG)]
     return [code[id] for id in before if id != "ledger" and not id.endswith("-figure")]
 
@@ -43,14 +40,6 @@ def simulated(seed: int) -> dict[str, float]:
         exec(source, space)
         space["SEED"] = seed
     return found
-
-
-def load_study():
-    path = ROOT / "studies" / "04_resampling.py"
-    spec = importlib.util.spec_from_file_location("study", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def bootstrapped(study, train, test) -> dict[str, np.ndarray]:
@@ -101,7 +90,7 @@ if __name__ == "__main__":
     no_effect = {"balanced-intercept": 0, "balanced-inflation": 1, "bent-truth-correction": 1}
     for id, null in no_effect.items():
         show(id, claims[id], null)
-    study = load_study()
+    study = studies.script("04_resampling")
     train, test = study.data()
     draws = bootstrapped(study, train, test)
     for id, null in zip(draws, (0, 1, 1, 0), strict=True):

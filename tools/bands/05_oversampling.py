@@ -13,12 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import nbformat
-import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from cells import mean_of, read_cells, run
 from common import ROOT, notebook_environment
 
 SEEDS = range(10, 20)
@@ -50,12 +48,6 @@ NO_EFFECT = {
 }
 
 
-def run(names, cells, ids):
-    for id in ids:
-        exec(compile(cells[id], id, "exec"), names)
-        plt.close("all")
-
-
 def with_seed(names, cells, seed):
     """Everything of the chapter's set-up that depends on its seed."""
     names["SEED"] = seed
@@ -69,8 +61,7 @@ def main(checkpoint=None):
 
         measured = {}
         claims.Ledger.claim = lambda self, id, value, *_, **__: measured.update({id: float(value)})
-        notebook = nbformat.read(ROOT / "notebooks" / "05_oversampling.ipynb", as_version=4)
-        cells = {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
+        cells = read_cells("05_oversampling")
         # The claims are about the tree; the regression would double the time.
         cells["weak-run"] = cells["weak-run"].replace("in LEARNERS for", f"in [{TREE!r}] for")
         os.chdir(ROOT / "notebooks")
@@ -96,7 +87,7 @@ def print_bands(found, cells, claims):
     for id, null in NO_EFFECT.items():
         values = found[id].to_numpy()
         if f'"{id}"' in studied:
-            values = values.mean() + (values - values.mean()) / np.sqrt(5)
+            values = mean_of(values, 5)
         try:
             print(f"{id}: {claims.band(values, null=null)}")
         except claims.RecbalError as error:

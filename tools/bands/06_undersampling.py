@@ -12,13 +12,13 @@ import tempfile
 from pathlib import Path
 
 import matplotlib
-import nbformat
-import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from cells import mean_of, read_cells, run
 
 from recbal_utils import claims, studies
 from recbal_utils.compare import WHOLE, differences
 
-ROOT = Path(__file__).resolve().parents[2]
 SEEDS = range(10, 20)
 SETUP = (
     "imports",
@@ -47,11 +47,6 @@ def by_seed(runs, method, metric):
     return runs.xs(WHOLE, level="replicate").sort_index().loc[method, metric].to_numpy()
 
 
-def mean_of(values, n_seeds):
-    """Values that vary as means of so many seeds do."""
-    return values.mean() + (values - values.mean()) / np.sqrt(n_seeds)
-
-
 def from_study(runs):
     """Values and null of each claim that is a mean over the study's five seeds."""
     best, nature = "all positives, corrected", "natural"
@@ -71,14 +66,13 @@ def from_study(runs):
 
 def from_cells(runs):
     """Values and null of each claim that the notebook measures itself."""
-    cells, names = read_cells(), {}
-    for id in SETUP:
-        run(cells, id, names)
+    cells, names = read_cells("06_undersampling"), {}
+    run(names, cells, SETUP)
     tomek = [tomek_share(cells, names, seed) for seed in SEEDS]
-    tenth = mean_of(np.array([tenth_auc(names, seed) for seed in SEEDS]), 2)
+    tenth = mean_of([tenth_auc(names, seed) for seed in SEEDS], 2)
     tenth -= mean_of(by_seed(runs, "natural", "roc_auc"), 5)
     names["SEED"] = SEEDS[0]
-    run(cells, "f-run", names)
+    run(names, cells, ["f-run"])
     front = [front_page_gain(names, seed) for seed in SEEDS]
     return {
         "tomek-removes-few": (tomek, 1 - names["y"].sum() / names["SLICE"]),
@@ -87,18 +81,9 @@ def from_cells(runs):
     }
 
 
-def read_cells():
-    notebook = nbformat.read(ROOT / "notebooks" / "06_undersampling.ipynb", as_version=4)
-    return {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
-
-
-def run(cells, id, names):
-    exec(compile(cells[id], id, "exec"), names)
-
-
 def tomek_share(cells, names, seed):
     names["SEED"] = seed
-    run(cells, "a-slice", names)
+    run(names, cells, ["a-slice"])
     kept = names["TomekLinks"]().fit_resample(names["X"], names["y"])[1]
     return 1 - (kept == 0).sum() / names["SLICE"]
 

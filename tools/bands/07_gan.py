@@ -9,10 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import nbformat
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import ROOT, notebook_environment
+from cells import read_cells, run
+from common import notebook_environment
 
 SEEDS = range(10, 20)
 ONCE = ("imports", "parameters", "ledger")
@@ -27,11 +26,6 @@ NO_EFFECT = {
     "gan-rows-are-worth-less-than-real": 0,
     "real-rows-add-more-than-gan": 0,
 }
-
-
-def run(names, cells, ids):
-    for id in ids:
-        exec(compile(cells[id], id, "exec"), names)
 
 
 def measure(names, cells, seed):
@@ -56,8 +50,7 @@ def main():
 
         measured = {}
         claims.Ledger.claim = lambda self, id, value, *_, **__: measured.update({id: float(value)})
-        notebook = nbformat.read(ROOT / "notebooks" / "07_gan.ipynb", as_version=4)
-        cells = {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
+        cells = read_cells("07_gan")
         names = {"measured": measured}
         run(names, cells, ONCE)
         runs = []

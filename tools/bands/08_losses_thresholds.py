@@ -4,19 +4,16 @@ The cells of the chapter run with ten seeds that its study does not use, so a ba
 from its claim. The data stay the same: bands are about training, not about other households.
 """
 
-import importlib
-import math
 import os
 import sys
 import tempfile
 from pathlib import Path
 
-import nbformat
-import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common import ROOT, notebook_environment
+from cells import mean_of, read_cells, run
+from common import notebook_environment
 
 SEEDS = range(10, 20)
 STUDY_SEEDS = 5
@@ -37,11 +34,6 @@ NO_EFFECT = {
     "costs-need-calibration": 1,
     "platt-mends-weights": 0,
 }
-
-
-def run(names, cells, ids):
-    for id in ids:
-        exec(compile(cells[id], id, "exec"), names)
 
 
 def means(names, study, seed):
@@ -76,14 +68,12 @@ def measure(names, cells, study, seed):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(notebook_environment(Path(folder), Path(folder)))
-        from recbal_utils import claims
+        from recbal_utils import claims, studies
 
         measured = {}
         claims.Ledger.claim = lambda self, id, value, *_, **__: measured.update({id: float(value)})
-        notebook = nbformat.read(ROOT / "notebooks" / "08_losses_thresholds.ipynb", as_version=4)
-        cells = {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
-        sys.path.insert(0, str(ROOT / "studies"))
-        study = importlib.import_module("08_losses_thresholds")
+        cells = read_cells("08_losses_thresholds")
+        study = studies.script("08_losses_thresholds")
         names = {"measured": measured}
         run(names, cells, SETUP)
         runs = []
@@ -99,9 +89,9 @@ def print_bands(runs, cells, claims):
     for id, null in NO_EFFECT.items():
         values = runs[id].to_numpy()
         if f'"{id}"' in studied:
-            values = values.mean() + (values - values.mean()) / math.sqrt(STUDY_SEEDS)
+            values = mean_of(values, STUDY_SEEDS)
         try:
-            print(f"{id}: {claims.band(np.asarray(values), null=null)}")
+            print(f"{id}: {claims.band(values, null=null)}")
         except claims.RecbalError as error:
             print(f"{id}: {error}", file=sys.stderr)
 

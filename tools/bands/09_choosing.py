@@ -5,39 +5,25 @@ A mean over n seeds varies as such means do. The log's samples stay fixed; SMOTE
 runs once, and its band is over the bootstrap's draws of households.
 """
 
-import importlib.util
 import sys
 from pathlib import Path
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from cells import mean_of
 
-from recbal_utils import benchmark, claims, compare
+from recbal_utils import benchmark, claims, compare, studies
 
-ROOT = Path(__file__).resolve().parents[2]
 SEEDS = range(10, 20)
 
 
 def main(parts):
-    study = load_study()
+    study = studies.script("09_choosing")
     for part in parts or PARTS:
         for id, values in PARTS[part](study).items():
             try:
                 print(f'"{id}": {list(claims.band(values, null=0))},', flush=True)
             except claims.RecbalError as error:
                 print(f"{id}: {error}", flush=True)
-
-
-def load_study():
-    spec = importlib.util.spec_from_file_location("study", ROOT / "studies/09_choosing.py")
-    study = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(study)
-    return study
-
-
-def mean_of(values, n):
-    """Values that vary as means of n such values do."""
-    values = np.asarray(values)
-    return values.mean() + (values - values.mean()) / np.sqrt(n)
 
 
 def tables(study):
