@@ -22,7 +22,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from recbal_utils import _inputs
-from recbal_utils.calibrate import shift_log_odds
+from recbal_utils.calibrate import log_odds_shift, shift_log_odds
 from recbal_utils.errors import RecbalError
 
 DECISIONS = ("balanced_accuracy", "f1")
@@ -301,16 +301,12 @@ def _balanced(balance, part, seed):
         # ADASYN and SMOTE say so where no positive has the neighbours that they need.
         with contextlib.suppress(ValueError, RuntimeError):
             X, y = balance.sampler(seed).fit_resample(part.X, part.y)
-    rate_learnt = 0.0 if balance.class_weight == "balanced" else _log_odds(y)
-    return _Part(X, y, part.X_held, part.y_held, _log_odds(part.y) - rate_learnt)
+    rate_learnt = 0.5 if balance.class_weight == "balanced" else y.mean()
+    return _Part(X, y, part.X_held, part.y_held, log_odds_shift(rate_learnt, part.y.mean()))
 
 
 def _predict(model, part):
     return model.fit(part.X, part.y).predict_proba(part.X_held)[:, 1]
-
-
-def _log_odds(y):
-    return float(np.log(y.mean() / (1 - y.mean())))
 
 
 def _labels_and_scores(y, p):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbal_utils import _bootstrap, _inputs, _tables, _visits
+from recbal_utils import _bootstrap, _inputs, _tables, _visits, datasets
 from recbal_utils._atomic import replacing
 from recbal_utils.calibrate import log_odds_shift, shift_log_odds
 from recbal_utils.errors import RecbalError
@@ -85,6 +85,20 @@ class Test:
     groups: Any = None
     visits: Any = None
     segments: Any = field(default_factory=dict)
+
+    @classmethod
+    def of_log(cls, rows: pd.DataFrame, X) -> "Test":
+        """Return the rows of `datasets.visit_table` as a test, with X made of them.
+
+        Households are drawn; product tiers and household kinds are the segments.
+        """
+        return cls(
+            X,
+            rows["conversion"].to_numpy(),
+            groups=rows["household_id"].to_numpy(),
+            visits=rows["visit"].to_numpy(),
+            segments=datasets.segments(rows),
+        )
 
 
 def compare(

@@ -27,13 +27,7 @@ def data():
     train, test = datasets.training_table(keep_positives=False), datasets.visit_table()
     scaler = models.preprocessing()
     X = scaler.fit_transform(datasets.matrix(train)).astype(np.float64)
-    rows = Test(
-        scaler.transform(datasets.matrix(test)),
-        test["conversion"],
-        groups=test["household_id"],
-        visits=test["visit"],
-        segments=datasets.segments(test),
-    )
+    rows = Test.of_log(test, scaler.transform(datasets.matrix(test)))
     return (X, train["conversion"].to_numpy()), rows
 
 

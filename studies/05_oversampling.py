@@ -99,13 +99,7 @@ def data():
     """Return the natural sample as (X, y), and the rows of the test weeks."""
     train, test = datasets.training_table(keep_positives=False), datasets.visit_table()
     encode = encoder().fit(train)
-    rows = Test(
-        encode.transform(test),
-        test["conversion"],
-        groups=test["household_id"],
-        visits=test["visit"],
-        segments=datasets.segments(test),
-    )
+    rows = Test.of_log(test, encode.transform(test))
     return (encode.transform(train), train["conversion"].to_numpy()), rows
 
 

@@ -73,13 +73,7 @@ def data():
         for name, table in tables.items()
     }
     rows = datasets.visit_table()
-    test = Test(
-        scale.transform(datasets.matrix(rows)),
-        rows.conversion.to_numpy(),
-        groups=rows.household_id.to_numpy(),
-        visits=rows.visit.to_numpy(),
-        segments=datasets.segments(rows),
-    )
+    test = Test.of_log(rows, scale.transform(datasets.matrix(rows)))
     return trains, test
 
 

@@ -97,13 +97,7 @@ def data():
     """Return the natural sample as (X, y), and the rows of the test weeks."""
     train, test = datasets.training_table(keep_positives=False), datasets.visit_table()
     scale = preprocessing().fit(datasets.matrix(train))
-    rows = Test(
-        scale.transform(datasets.matrix(test)),
-        test["conversion"],
-        groups=test["household_id"],
-        visits=test["visit"],
-        segments=datasets.segments(test),
-    )
+    rows = Test.of_log(test, scale.transform(datasets.matrix(test)))
     return (scale.transform(datasets.matrix(train)), train["conversion"].to_numpy()), rows
 
 

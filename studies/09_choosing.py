@@ -136,13 +136,7 @@ class Log:
             for name, rows in drawn.items()
         }
         rows = datasets.visit_table()
-        self.test = Test(
-            scale.transform(datasets.matrix(rows)),
-            rows["conversion"].to_numpy(),
-            groups=rows["household_id"].to_numpy(),
-            visits=rows["visit"].to_numpy(),
-            segments=datasets.segments(rows),
-        )
+        self.test = Test.of_log(rows, scale.transform(datasets.matrix(rows)))
 
 
 def regression(seed=None, **options):

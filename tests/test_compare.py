@@ -118,6 +118,17 @@ def test_table_is_text_in_the_order_asked_for(runs):
         table(runs, ["auc"])
 
 
+def test_rows_of_the_log_make_a_test():
+    columns = {"conversion": [0, 1, 0], "visit": [5, 5, 6], "household_id": [1, 1, 2]}
+    rows = pd.DataFrame({**columns, "product_id": [-1, -2, -3]}, index=[7, 8, 9])
+    found = Test.of_log(rows, np.eye(3))
+    assert found.X.shape == (3, 3)
+    given = {"y": "conversion", "visits": "visit", "groups": "household_id"}
+    for name, column in given.items():
+        assert list(getattr(found, name)) == columns[column]
+    assert list(found.segments["tier"]) == ["tail"] * 3  # products that nobody ever bought
+
+
 def test_sample_weights_reach_the_model(train, test):
     X, y = train
     weight = np.where(y == 1, 5.0, 1.0)

@@ -269,6 +269,17 @@ def test_rules_follow_imports_through_modules(tmp_path):
     assert data == f"DATA_MODULES := {' '.join(needed)}"
 
 
+def test_a_study_is_due_again_when_the_benchmark_it_runs_has_changed(tmp_path):
+    for folder in ("recbal_utils", "studies", "benchmarks"):
+        (tmp_path / folder).mkdir()
+    for name in ("bench_a", "bench_b"):
+        (tmp_path / "benchmarks" / f"{name}.py").touch()
+    (tmp_path / "studies" / "01_a.py").write_text("RUN = 'bench_b.py'")
+    assert deps.rules(tmp_path).splitlines()[0] == (
+        "_build/studies/01_a.parquet: benchmarks/bench_b.py"
+    )
+
+
 # ---- tables -------------------------------------------------------------------------------
 
 

@@ -22,7 +22,13 @@ KERNEL_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_ENABLE_ONEDNN_OPTS": "0",
-    "OMP_WAIT_POLICY": "PASSIVE",  # two notebooks share the cores: threads that wait must not spin
+    # Two notebooks run at a time: threads of one take from the other, and one thread for each
+    # gives the same sums on every machine. Threads that wait must not spin.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 

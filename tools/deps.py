@@ -1,6 +1,7 @@
 """Find what notebooks and studies stand on, and write that as Make rules.
 
-That is the modules of recbal_utils they import, and the studies that a notebook reads.
+That is the modules of recbal_utils they import, the studies that a notebook reads, and the
+benchmarks that a study runs.
 """
 
 import ast
@@ -62,6 +63,11 @@ def studies_read(code: str) -> list[str]:
     return [f"_build/studies/{name}.parquet" for name in sorted(set(READS.findall(code)))]
 
 
+def benchmarks_run(code: str, root: Path) -> set[Path]:
+    """Files of the folder `benchmarks` that the code names."""
+    return {path for path in (root / "benchmarks").glob("*.py") if path.name in code}
+
+
 def rules(root: Path) -> str:
     """The Make fragment: a line for each notebook and study, and the modules behind the data."""
     folder = root / PACKAGE
@@ -78,7 +84,8 @@ def rules(root: Path) -> str:
             needed = listed(set(folder.glob("*.py")))  # running it will name the fault
         lines.append(f"_build/executed/{path.name}: {needed}")
     for path in sorted((root / "studies").glob("[0-9]*.py")):
-        needed = listed(modules(path.read_text(encoding="utf-8"), folder))
+        code = path.read_text(encoding="utf-8")
+        needed = listed(modules(code, folder) | benchmarks_run(code, root))
         lines.append(f"_build/studies/{path.stem}.parquet: {needed}")
     data = folder / "datasets.py"
     found = modules(data.read_text(encoding="utf-8"), folder) | {data} if data.exists() else set()
