@@ -1,7 +1,7 @@
 """Measure the bands of chapter 7. Run: .venv/bin/python tools/bands/07_gan.py
 
 The cells of the chapter that the claims need run with ten seeds: other negatives, other fresh
-purchases, other networks. The log and its purchases stay the same. About a minute a seed.
+purchases, other networks. The log and its purchases stay the same. About half a minute a seed.
 """
 
 import os
@@ -17,12 +17,11 @@ SEEDS = range(10, 20)
 ONCE = ("imports", "parameters", "ledger")
 MAKE = ("d-data", "d-frame", "d-train", "d-given")
 LOOK = ("e-judges", "e-table", "e-claim-detector", "e-claim-copies")
-LEARN = ("f-predict", "f-run", "f-table", "f-only", "f-claim-noise", "f-claim-fresh", "g-claim")
-NEEDED = ("Gaussian", "GAN", "fresh real")
+LEARN = ("f-predict", "f-run", "f-table", "f-only", "f-claim-fresh", "g-claim")
+NEEDED = ("GAN", "fresh real")
 NO_EFFECT = {
     "detector-tells-gan": 0.5,
     "gan-does-not-copy": 0,
-    "noise-is-worth-less-than-real": 0,
     "gan-rows-are-worth-less-than-real": 0,
     "real-rows-add-more-than-gan": 0,
 }
