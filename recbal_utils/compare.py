@@ -170,8 +170,9 @@ def summary(runs: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Indexed by method and metric; value is the mean over seeds on the test itself, low and
-        high are percentiles of the replicates of all seeds together (NaN for prices).
+        Indexed by method and metric; value is the mean over seeds on the test itself, of prices
+        the median, since the first training of a process also pays for its start. low and high
+        are percentiles of the replicates of all seeds together (NaN for prices).
     """
     _check_runs(runs)
     return _summarised(runs, confidence)
@@ -389,7 +390,8 @@ def _summarised(runs, confidence):
         for metric in runs.columns:
             known = draws[metric].dropna().to_numpy() if len(draws) else np.empty(0)
             low, high = np.percentile(known, [tail, 100 - tail]) if len(known) else (np.nan,) * 2
-            rows[name, metric] = values[metric].mean(), low, high
+            value = values[metric].median() if metric in PRICE else values[metric].mean()
+            rows[name, metric] = value, low, high
     index = pd.MultiIndex.from_tuples(rows, names=["method", "metric"])
     return pd.DataFrame(rows.values(), index=index, columns=["value", "low", "high"], dtype=float)
 

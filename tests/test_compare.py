@@ -94,6 +94,15 @@ def test_intervals_pool_seeds_and_households(runs):
     assert found["value"] == pytest.approx(one.xs(WHOLE, level="replicate").mean())
 
 
+def test_the_price_is_the_median_so_that_a_slow_start_does_not_count():
+    index = pd.MultiIndex.from_product([["net"], [0, 1, 2], [WHOLE]])
+    index.names = ["method", "seed", "replicate"]
+    runs = pd.DataFrame({"roc_auc": [0.5, 0.5, 0.8], "seconds": [60.0, 3.0, 2.0]}, index)
+    found = summary(runs)["value"].loc["net"]
+    assert found["seconds"] == 3
+    assert found["roc_auc"] == pytest.approx(0.6)
+
+
 def test_differences_are_paired(runs):
     gaps = differences(runs, "nothing")
     assert "nothing" not in gaps.index.get_level_values("method")
