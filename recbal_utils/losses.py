@@ -2,7 +2,8 @@
 
 Keras has focal loss (`keras.losses.BinaryFocalCrossentropy`, `CategoricalFocalCrossentropy`) and
 generalised cross-entropy (`CategoricalGeneralizedCrossEntropy`); here are the map from focal
-predictions to probabilities, weights by effective number, and logit-adjusted cross-entropy.
+predictions to probabilities, weights by effective number, logit-adjusted cross-entropy, and softmax
+cross-entropy over sampled or in-batch negatives.
 Weights, priors and maps are plain NumPy; Keras is imported with the first loss that is asked for.
 """
 
@@ -17,6 +18,7 @@ from recbal_utils.errors import RecbalError
 KERAS_LOSSES = ("LogitAdjustedBinaryCrossentropy", "LogitAdjustedCrossentropy")
 BISECTIONS = 70
 DEEPEST = 750.0  # beyond the log-odds of every float64
+REMOVED = -1e30  # not -inf, whose gradient is no number where every negative is removed
 
 
 # --- focal loss -----------------------------------------------------------------------------
@@ -278,7 +280,234 @@ def _keras_losses():
     return {loss.__name__: loss for loss in found}
 
 
+# --- softmax over sampled negatives ---------------------------------------------------------
+
+
+def sampled_softmax(
+    positive_logits,
+    negative_logits,
+    positive_log_q=None,
+    negative_log_q=None,
+    hits=None,
+    mask=None,
+    *,
+    n_draws=None,
+):
+    """Return softmax cross-entropy with m drawn negatives in place of the whole catalogue.
+
+    With negatives drawn with probabilities Q, sum_k exp(s_k - ln(m Q_k)) has the expectation
+    sum_j exp(s_j), the denominator of the full softmax. Three of its uses:
+
+    - both corrected, hits kept (`positive_log_q` given, `hits` None): over all choices its
+      minimum is that of the full softmax for every m, since Bayes' rule gives the odds p / Q of
+      which candidate was chosen;
+    - positive left alone, hits removed (`positive_log_q` None, `hits` given): the denominator is
+      unbiased for every m, its logarithm, and so the minimum, only as m grows;
+    - both corrected, hits removed: the positive is counted too little where m Q exceeds 1, and
+      more negatives do not mend it.
+
+    Without `negative_log_q` the model learns ln p(item | user) - ln Q(item).
+
+    Parameters
+    ----------
+    positive_logits : tensor of shape (B,)
+        Scores s of the items that were chosen.
+    negative_logits : tensor of shape (B, m), or (m,) if the rows share scores
+        Scores of the drawn items, repeats included.
+    positive_log_q : tensor of shape (B,), optional
+        ln Q of the chosen items; None leaves their scores alone.
+    negative_log_q : tensor of shape (m,) or (B, m), optional
+        ln Q of the drawn items, Q being the probability of one draw (ln m is added here), as
+        small as floats go: nothing is clipped.
+    hits : bool tensor of shape (B, m), optional
+        True where a drawn item is the row's chosen one, to remove it; None keeps all.
+    mask : bool or 0/1 tensor of shape (B,), optional
+        False for padding: its loss is 0, whatever the row holds.
+    n_draws : scalar, optional
+        Draws m that were made, if not all columns are draws.
+
+    Returns
+    -------
+    tensor of shape (B,)
+        Loss of each row, in the dtype of the logits, at least float32. Sum it and divide by the
+        number of rows that are not padding.
+
+    Raises
+    ------
+    RecbalError
+        If shapes disagree, ln Q is given for the positives only, or an array of ln Q holds a
+        value above 0 or that is not finite.
+
+    References
+    ----------
+    Y. Bengio and J.-S. Senecal, "Adaptive Importance Sampling to Accelerate Training of a Neural
+    Probabilistic Language Model", IEEE Transactions on Neural Networks 19(4), 2008.
+    Z. Ma and M. Collins, "Noise Contrastive Estimation and Negative Sampling for Conditional
+    Models: Consistency and Statistical Efficiency", EMNLP 2018.
+    """
+    from keras import ops
+
+    positive, negative = _sampled_logits(positive_logits, negative_logits)
+    if negative_log_q is not None:
+        draws = ops.shape(negative)[1] if n_draws is None else n_draws
+        ln_m = ops.log(ops.cast(draws, negative.dtype))
+        negative = negative - ln_m - _log_q(negative_log_q, "negative_log_q", negative)
+        if positive_log_q is not None:
+            positive = positive - ln_m - _log_q(positive_log_q, "positive_log_q", positive)
+    elif positive_log_q is not None:
+        raise RecbalError(
+            "positive_log_q is given and negative_log_q is not: correct the negatives too, or "
+            "neither."
+        )
+    if hits is not None:
+        hits = ops.cast(hits, "bool")
+        _same_shape(hits, negative, "hits", "negative_logits")
+        negative = ops.where(hits, REMOVED, negative)
+    if mask is None:
+        return _one_against(positive, negative)
+    mask = ops.cast(mask, "bool")
+    _same_shape(mask, positive, "mask", "positive_logits")
+    zero = ops.zeros((), dtype=positive.dtype)
+    kept = ops.where(mask, positive, zero), ops.where(mask[:, None], negative, zero)
+    return ops.where(mask, _one_against(*kept), zero)
+
+
+def in_batch_softmax(
+    user, item, item_ids, log_q=None, hits="keep", correct_positive=True, mask=None
+):
+    """Return softmax cross-entropy whose negatives are the items of the other rows of the batch.
+
+    Items come into a batch as often as they are chosen, so Q is their popularity.
+
+    Parameters
+    ----------
+    user, item : tensors of shape (B, d)
+        Vectors of users and of the items they chose; a score is their inner product.
+    item_ids : integer tensor of shape (B,)
+        Which item each row holds, to find accidental hits.
+    log_q : tensor of shape (B,), optional
+        ln Q of each row's item, Q summing to 1 over the catalogue; None for no correction.
+    hits : {"keep", "remove"}, default "keep"
+        What to do with other rows that hold a row's own item.
+    correct_positive : bool, default True
+        Whether `log_q` is applied to the positive too. If not, remove hits: kept, they count the
+        positive twice. See `sampled_softmax`.
+    mask : bool or 0/1 tensor of shape (B,), optional
+        False for padding, which is nobody's negative and has a loss of 0.
+
+    Returns
+    -------
+    tensor of shape (B,)
+
+    Raises
+    ------
+    RecbalError
+        As for `sampled_softmax`, or if `hits` is another word.
+    """
+    from keras import ops
+
+    if hits not in ("keep", "remove"):
+        raise RecbalError(f"hits must be 'keep' or 'remove'; it is {hits!r}.")
+    user, item = _vectors(user, item)
+    real = ops.ones(ops.shape(user)[:1], "bool") if mask is None else ops.cast(mask, "bool")
+    _same_length(real, user, "mask")
+    item_ids = ops.convert_to_tensor(item_ids)
+    _same_length(item_ids, user, "item_ids")
+    zero = ops.zeros((), dtype=user.dtype)
+    user, item = ops.where(real[:, None], user, zero), ops.where(real[:, None], item, zero)
+    itself = ops.eye(ops.shape(user)[0], dtype="bool")
+    removed = ops.logical_or(itself, ops.logical_not(real)[None, :])
+    if hits == "remove":
+        removed = ops.logical_or(removed, item_ids[:, None] == item_ids[None, :])
+    draws = ops.maximum(ops.sum(ops.cast(real, user.dtype)) - 1, 1)
+    return sampled_softmax(
+        ops.sum(user * item, axis=1),
+        ops.matmul(user, ops.transpose(item)),
+        log_q if correct_positive else None,
+        log_q,
+        hits=removed,
+        mask=mask,
+        n_draws=None if log_q is None else draws,
+    )
+
+
 # --- how it is put together -----------------------------------------------------------------
+
+
+def _one_against(positive, negative):
+    """ln(1 + sum_k exp(negative_k - positive)), which keeps the digits of small losses."""
+    from keras import ops
+
+    return ops.softplus(ops.logsumexp(negative - positive[:, None], axis=1))
+
+
+def _sampled_logits(positive, negative):
+    from keras import ops
+
+    positive, negative = _at_least_float32(positive), _at_least_float32(negative)
+    if len(negative.shape) == 1:
+        negative = negative[None, :]
+    if len(positive.shape) != 1 or len(negative.shape) != 2:
+        raise RecbalError(
+            "positive_logits must have the shape (B,) and negative_logits (B, m) or (m,); they "
+            f"have {tuple(positive.shape)} and {tuple(negative.shape)}."
+        )
+    if negative.shape[0] == 1:
+        negative = ops.repeat(negative, ops.shape(positive)[0], axis=0)
+    _same_length(negative, positive, "negative_logits", "positive_logits")
+    return positive, negative
+
+
+def _vectors(user, item):
+    user, item = _at_least_float32(user), _at_least_float32(item)
+    _same_shape(user, item, "user", "item")
+    if len(user.shape) != 2:
+        raise RecbalError(f"user and item must have the shape (B, d); it is {tuple(user.shape)}.")
+    return user, item
+
+
+def _at_least_float32(logits):
+    from keras import ops
+
+    tensor = ops.convert_to_tensor(logits)
+    return tensor if "64" in str(tensor.dtype) else ops.cast(tensor, "float32")
+
+
+def _log_q(log_q, name, like):
+    from keras import ops
+
+    if isinstance(log_q, np.ndarray | list | tuple | float | int):
+        given = np.asarray(log_q, dtype=np.float64)
+        if not (np.isfinite(given) & (given <= 0)).all():
+            raise RecbalError(
+                f"{name} must hold finite logarithms of probabilities, at most 0; its largest is "
+                f"{given.max():g} and its least {given.min():g}. Give ln Q, not Q or counts."
+            )
+    tensor = ops.cast(log_q, like.dtype)
+    if len(tensor.shape) == len(like.shape) or len(like.shape) == 1:
+        _same_shape(tensor, like, name, "the logits")
+    elif tensor.shape[-1] is not None and tensor.shape[-1] != like.shape[-1]:
+        raise RecbalError(
+            f"{name} has {tensor.shape[-1]} values and there are {like.shape[-1]} negatives."
+        )
+    return tensor
+
+
+def _same_shape(tensor, other, name, other_name):
+    shapes = tuple(tensor.shape), tuple(other.shape)
+    known = all(a is None or b is None or a == b for a, b in zip(*shapes, strict=False))
+    if len(shapes[0]) != len(shapes[1]) or not known:
+        raise RecbalError(
+            f"{name} has the shape {shapes[0]} and {other_name} {shapes[1]}: make them agree."
+        )
+
+
+def _same_length(tensor, other, name, other_name="user"):
+    lengths = tensor.shape[0], other.shape[0]
+    if None not in lengths and lengths[0] != lengths[1]:
+        raise RecbalError(
+            f"{name} has {lengths[0]} rows and {other_name} {lengths[1]}: make them agree."
+        )
 
 
 def _unfocused(z, gamma):
