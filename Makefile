@@ -49,7 +49,7 @@ format: setup
 	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb
 
 lock: setup
-	@$(BIN)/uv pip compile requirements.in --universal --python-version 3.11 --quiet --output-file requirements.txt
+	@$(BIN)/uv pip compile requirements.in --universal --python-version 3.11 --quiet --no-emit-index-url --output-file requirements.txt
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis
