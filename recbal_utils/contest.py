@@ -1,0 +1,154 @@
+"""Which model would you ship? Finished predictions, judged on the same rows and households.
+
+`runs` puts predictions of several models and seeds into the form that `compare.summary`,
+`compare.differences` and `compare.table` read; `verdicts` adds p-values for the whole family of
+comparisons; `by_segment` and `gap` ask whether a difference holds for everyone.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from recbal_utils import _bootstrap, _inputs, evaluate
+from recbal_utils.compare import WHOLE, Test, _Judge, _paired, differences
+from recbal_utils.errors import RecbalError
+from recbal_utils.ranks import holm
+
+
+def runs(
+    predictions: Mapping[str, Mapping[int, np.ndarray]], test: Test, *, n_replicates: int = 200
+) -> pd.DataFrame:
+    """Judge finished predictions.
+
+    Parameters
+    ----------
+    predictions : mapping of model to mapping of seed to array of shape (n,)
+        Probabilities.
+    test : Test
+        Its X is not used.
+    n_replicates : int
+        Draws of households, the same for all.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As from `compare.compare`, without prices.
+    """
+    judge = _Judge(test, n_replicates)
+    frames = {}
+    for model, by_seed in predictions.items():
+        for seed, p in by_seed.items():
+            p = _inputs.numbers(p, f"The predictions of {model!r}, seed {seed},")
+            _inputs.check_shapes(y=judge.y, p=p)
+            _inputs.check_probabilities(p)
+            frames[model, seed] = judge.frame(p)
+    if not frames:
+        raise RecbalError("predictions is empty: give at least one model with one seed.")
+    return pd.concat(frames, names=["method", "seed"])
+
+
+def verdicts(
+    found: pd.DataFrame, baseline: str, metrics, *, confidence: float = 0.95
+) -> pd.DataFrame:
+    """Every model minus the baseline, with p-values corrected for all comparisons together.
+
+    Parameters
+    ----------
+    found : DataFrame
+        From `runs` or `compare.compare`.
+    baseline : str
+    metrics : sequence of str
+        The family is every model on every one of these.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by method and metric: `value`, `low`, `high` as in `compare.differences`;
+        `p_value`, twice the smaller share of replicates on one side of 0 (at least 2 over their
+        number); `holm`, the same after Holm's correction.
+    """
+    metrics = list(metrics)
+    table = differences(found, baseline, confidence=confidence)
+    table = table[table.index.get_level_values("metric").isin(metrics)].copy()
+    table["p_value"] = [
+        _p_value(_paired(found.loc[method], found.loc[baseline])[metric])
+        for method, metric in table.index
+    ]
+    return table.assign(holm=holm(table["p_value"]))
+
+
+def _p_value(gain) -> float:
+    """Two-sided, from paired replicates of all seeds together."""
+    gain = gain[gain.index.get_level_values("replicate") != WHOLE].dropna()
+    if not len(gain):
+        raise RecbalError("A p-value needs replicates: judge with n_replicates above 0.")
+    below, above = (gain <= 0).sum(), (gain >= 0).sum()
+    return float(min(1.0, 2 * (min(below, above) + 1) / (len(gain) + 1)))
+
+
+def by_segment(
+    y, p, segments, *, groups, visits=None, metrics, n_replicates: int = 200, seed: int = 0
+) -> pd.DataFrame:
+    """Metrics of each segment on the same draws of households.
+
+    Parameters
+    ----------
+    y, p, segments, groups, visits, metrics, n_replicates, seed
+        As for `evaluate.report_by`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by segment and replicate (-1 is the sample itself), a column for each metric; NaN
+        where a draw leaves it undefined. Row i of two results stands for the same households.
+    """
+    sample = evaluate._Sample(y, groups, visits)
+    names = evaluate._metric_names(metrics, visits)
+    codes, ids = _inputs.factorise(segments, "segments")
+    index = pd.RangeIndex(WHOLE, n_replicates, name="replicate")
+    frames = {}
+    for code, segment in enumerate(ids):
+        tables = sample.tables(p, "p", names, 20, subset=codes == code)
+        value, drawn = sample.values_and_draws(tables, n_replicates, seed)
+        nothing = np.full(n_replicates + 1, np.nan)
+        rows = {n: np.r_[value[n], drawn[n]] if n in value else nothing for n in names}
+        frames[segment] = pd.DataFrame(rows, index=index)
+    return pd.concat(frames, names=["segment"])
+
+
+def gap(draws: pd.DataFrame, a, b, *, confidence: float = 0.95) -> pd.DataFrame:
+    """Segment b minus segment a, with intervals; of a difference of models, who gains more.
+
+    Parameters
+    ----------
+    draws : DataFrame
+        From `by_segment`, or one such minus another.
+    a, b : segments
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by metric, with `value`, `low`, `high`.
+    """
+    return interval((draws.loc[b] - draws.loc[a]), confidence=confidence)
+
+
+def widest(draws: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
+    """The best minus the worst segment, chosen anew in every draw.
+
+    It is above 0 even where all segments are alike: compare with `gap` of two that were named
+    beforehand.
+    """
+    by_replicate = draws.groupby(level="replicate")
+    return interval(by_replicate.max() - by_replicate.min(), confidence=confidence)
+
+
+def interval(draws: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
+    """Value and percentile interval of each column of replicates."""
+    rows = {
+        name: (column.loc[WHOLE], *_bootstrap.interval(column.drop(WHOLE).to_numpy(), confidence))
+        for name, column in draws.items()
+    }
+    index = pd.Index(list(rows), name="metric")
+    return pd.DataFrame(list(rows.values()), index, ["value", "low", "high"], dtype=float)
