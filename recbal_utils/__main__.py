@@ -6,6 +6,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from recbal_utils._output import checked_output
 from recbal_utils.errors import RecbalError
 
 BAD_INPUT, FAULT, INTERRUPTED = 1, 3, 130
@@ -97,7 +98,7 @@ def _count(least):
 def _report(options) -> int:
     if (options.cost_fp is None) != (options.cost_fn is None):
         raise RecbalError("Give both --cost-fp and --cost-fn, or neither.")
-    output = _checked_output(options.output, options.log)
+    output = checked_output(options.output, options.log)
     from recbal_utils import logfile, takehome  # slow to import: --help does not wait for it
 
     note = _say if not options.quiet else lambda text: 0
@@ -123,23 +124,6 @@ def _report(options) -> int:
     note(f"[3/3] {answer}")
     note(f"report: {options.output}")
     return 0
-
-
-def _checked_output(output, log) -> Path:
-    """Return the path of the report; raise before any work if it cannot be written."""
-    path = Path(output)
-    try:
-        if path.is_dir():
-            raise RecbalError(f"{path.name or output} is a folder: give --output a file name.")
-        if path.exists() and Path(log).exists() and path.samefile(log):
-            raise RecbalError("--output is the log itself, which is never overwritten.")
-        if not path.parent.is_dir():
-            raise RecbalError(f"The folder of --output, {path.parent.name}, does not exist.")
-        if not os.access(path.parent, os.W_OK):
-            raise RecbalError(f"The folder of --output, {path.parent.name}, is not writable.")
-    except (OSError, ValueError):
-        raise RecbalError("--output is no path that can be written to.") from None
-    return path
 
 
 def _say(text, code=0) -> int:

@@ -13,7 +13,36 @@ FEW_LEVELS = 20  # up to here each level gets a column of its own
 LEAST_LEVEL = 5  # rows a level needs for that
 MAX_WORDS = 50
 WORD_ROWS = 20  # rows in which a word must stand
+MOSTLY_NEW = 0.5  # share of the test rows
 LEFT_OUT = ("id", "constant", "empty")
+
+
+def fleeting(frame, columns, test) -> list[str]:
+    """Names of the columns whose values in most test rows do not occur in the training rows.
+
+    A category of them is new; a number or a date lies outside the range of the training rows, as
+    a running number or a date of its own does where the test is later. Labels are not looked at.
+
+    Parameters
+    ----------
+    frame : DataFrame of shape (n, d)
+    columns : dict of str to Column
+    test : ndarray of bool, shape (n,)
+    """
+    found = []
+    for name, column in columns.items():
+        values = frame[name]
+        before, after = values[~test].dropna(), values[test].dropna()
+        if not len(before) or not len(after):
+            continue
+        if column.kind == "category":
+            new = ~after.isin(before.unique())
+        elif column.kind in ("number", "date"):
+            new = (after < before.min()) | (after > before.max())
+        else:
+            continue
+        found += [name] if new.mean() > MOSTLY_NEW else []
+    return found
 
 
 class TableEncoder:

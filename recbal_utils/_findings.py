@@ -1,15 +1,17 @@
 """What is computed about one log: once, and not before it is asked for."""
 
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from recbal_utils import _trial, calibrate, diagnose
-from recbal_utils._encode import LEFT_OUT, TableEncoder
+from recbal_utils._encode import LEFT_OUT, TableEncoder, fleeting
 from recbal_utils._leaks import suspects
 from recbal_utils._split import LEAST_PER_SIDE, Split, split
 from recbal_utils._trial import Settings
+from recbal_utils.errors import RecbalError
 
 
 class Findings:
@@ -34,9 +36,16 @@ class Findings:
 
     @property
     def skipped(self) -> list:
-        """Columns the models do not see: suspects, and the group that was kept on one side."""
-        names = [s.name for s in self.suspects]
-        return names + [n for n in [self.split.by_group] if n and n not in names]
+        """Columns the models do not see: suspects, fleeting ones, the group kept on one side."""
+        names = [*(s.name for s in self.suspects), *self.fleeting, self.split.by_group]
+        return list(dict.fromkeys(name for name in names if name))
+
+    @cached_property
+    def fleeting(self) -> list:
+        """Columns whose values in the test rows are new: what is learnt of them is of no use."""
+        apart = {self.log.roles.get("time"), self.split.by_group}
+        columns = {name: c for name, c in self.log.columns.items() if name not in apart}
+        return fleeting(self.log.frame, columns, self.split.test)
 
     @cached_property
     def encoder(self) -> TableEncoder:
@@ -50,7 +59,17 @@ class Findings:
         test, y = self.split.test, self.log.y.astype(np.int64)
         X_train = self.encoder.fit_transform(self.log.frame[~test], y[~test])
         X_test = self.encoder.transform(self.log.frame[test])
-        return _trial.Matrices(X_train, y[~test], X_test, y[test], self.split.units[test])
+        units = self.split.units[test]
+        return _trial.Matrices(X_train, y[~test], X_test, y[test], units, self._choosing(~test))
+
+    def _choosing(self, rows):
+        """Of the training rows, those to choose a model by: split off as the test was."""
+        log = self.log
+        part = replace(log, frame=log.frame[rows], y=log.y[rows], copies=log.copies[rows])
+        try:
+            return split(part, seed=self.settings.seed).test
+        except RecbalError:  # too few moments or groups to split again
+            return np.zeros(int(rows.sum()), dtype=bool)
 
     @cached_property
     def imbalance(self) -> diagnose.Imbalance:

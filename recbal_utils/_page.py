@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from recbal_utils import plots
 
-MAX_LETTERS = 300
+MAX_LETTERS, MAX_SENTENCE = 300, 2_000  # letters of a name or value, and of a sentence of ours
 
 
 def plain(value, length=MAX_LETTERS) -> str:
@@ -39,7 +39,7 @@ class Words:
 
     def html(self) -> str:
         kind = ' class="strong"' if self.strong else ""
-        return f"<p{kind}>{html.escape(plain(self.text, 2000))}</p>"
+        return f"<p{kind}>{html.escape(plain(self.text, MAX_SENTENCE))}</p>"
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,9 @@ class Picture:
 
     def html(self) -> str:
         data = base64.b64encode(self.svg).decode("ascii")
+        alt = html.escape(plain(self.alt, MAX_SENTENCE))
         return (
-            f'<figure><img alt="{escaped(self.alt)}" src="data:image/svg+xml;base64,{data}">'
+            f'<figure><img alt="{alt}" src="data:image/svg+xml;base64,{data}">'
             f"<figcaption>{escaped(self.caption)}</figcaption></figure>"
         )
 
@@ -164,7 +165,8 @@ thead th { background: var(--tint); }
 tbody th { font-weight: 500; }
 td.number { white-space: nowrap; max-width: none; }
 tbody th { min-width: 7rem; overflow-wrap: anywhere; }
-@media (max-width: 40rem) { th, td { padding: .35rem .4rem; max-width: 13rem; } }
+@media (max-width: 40rem) { th, td { padding: .35rem .4rem; max-width: 13rem; }
+  td:not(.number) { min-width: 8rem; } }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 figure { margin: 1rem 0; max-width: 42rem; }
 figure img { width: 100%; height: auto; background: #ffffff; border-radius: .3rem; }

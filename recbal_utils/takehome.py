@@ -35,6 +35,7 @@ METRICS = {
 SHIFTED = ("normalised_entropy", "ratio")  # what a shift of the log-odds changes
 MAX_LISTED = 60  # columns and problems in a table
 RELIABILITY_BINS = 10
+HARDLY_MORE = 0.05  # of the positives, above what chance gives the head
 
 
 class Study(Findings):
@@ -83,7 +84,7 @@ class Study(Findings):
             Words(
                 f"The file is larger than what is analysed: a sample of {len(self.log.y):,} rows "
                 f"({percent(len(self.log.y) / self.log.rows)}) at the natural rate, with "
-                f"{int(self.log.y.sum()):,} positives. --max-rows takes more."
+                f"{int(self.log.y.sum()):,} positives. --max-rows (MAX_ROWS=) takes more."
             )
         ]
 
@@ -118,6 +119,8 @@ class Study(Findings):
         roles = [role for role, of in self.log.roles.items() if of == name]
         if name in {s.name for s in self.suspects}:
             use = "set aside: suspected leak"
+        elif name in self.fleeting:
+            use = "left out: its values in the test rows are new"
         elif name in self.skipped:
             use = "keeps rows of one value together; not in the models"
         elif column.kind in LEFT_OUT:
@@ -183,7 +186,9 @@ class Study(Findings):
         """Cold start and long tail of the user and item columns."""
         units = {r: self.log.roles[r] for r in ("user", "item") if r in self.log.roles}
         blocks = [*self._cold_start(units), *self._tails(units)]
-        none = [Words("No user or item column was named (--user, --item): not looked at.")]
+        none = [
+            Words("No user or item column was named (--user, --item; USER=, ITEM=): not looked at.")
+        ]
         return Section("New and popular: cold start and long tail", blocks or none)
 
     def _cold_start(self, units):
@@ -212,16 +217,23 @@ class Study(Findings):
             table = pd.DataFrame({"unit": self.log.frame[name], _LABEL: self.log.y}).dropna()
             if table[_LABEL].nunique() < 2:
                 continue
-            tail = diagnose.long_tail(table, "unit", _LABEL)
-            share = percent(tail.loc["head", "share_of_total"])
+            share, by_chance = self._head_share(table), self._head_share(_shuffled(table))
+            told = (
+                "hardly more than chance: positives are few for so many values."
+                if share - by_chance < HARDLY_MORE
+                else "judge head and tail apart, as an average tells of the head."
+            )
             blocks.append(
                 Words(
-                    f"The top 20 % of {shown(name)} hold {share} of the positives (Gini "
-                    f"{tail.loc['all', 'gini']:.2f}). Where that is much, judge head and tail "
-                    "apart: an average tells of the head."
+                    f"The top 20 % of {shown(name)} hold {percent(share)} of the positives; by "
+                    f"chance it would be {percent(by_chance)}: {told}"
                 )
             )
         return blocks
+
+    @staticmethod
+    def _head_share(table):
+        return diagnose.long_tail(table, "unit", _LABEL).loc["head", "share_of_total"]
 
     def judged(self) -> Section:
         """How rows were split, and what the intervals are over."""
@@ -234,7 +246,8 @@ class Study(Findings):
         text = (
             f"Test: {self.split.how}. It is never balanced, so its rate is the natural one. "
             f"Intervals (95 %) draw every {self.split.unit} as a whole, "
-            f"{self.settings.n_replicates:,} times."
+            f"{self.settings.n_replicates:,} times. The test chooses nothing: which of the two "
+            "models is used is chosen on training rows, set aside in the same way."
         )
         return Section(
             "How it was judged",
@@ -248,8 +261,8 @@ class Study(Findings):
         found = ", ".join(dates[:3])
         return [
             Words(
-                f"There are dates in {found}. With --time the last rows are the test, as in use; "
-                "a test at random is too easy where the world moves."
+                f"There are dates in {found}. With --time (TIME=) the last rows are the test, as "
+                "in use; a test at random is too easy where the world moves."
             )
         ]
 
@@ -297,8 +310,10 @@ class Study(Findings):
             f"{name}, {way}: {_trial.signed(row)}" for (name, way), row in found.iterrows()
         )
         return picture(
-            lambda ax: plots.plot_intervals(
-                frames, ax=ax, reference=0, xlabel="Change of average precision against none"
+            lambda ax: _legend_above(
+                plots.plot_intervals(
+                    frames, ax=ax, reference=0, xlabel="Change of average precision against none"
+                )
             ),
             f"Change of average precision by way of balancing. {listed}.",
             "Right of the line: ranks better than the same model on the rows as they are.",
@@ -350,7 +365,11 @@ class Study(Findings):
         """The threshold from costs, and what each rule would cost on the test rows."""
         title = "From probability to decision"
         fp, fn = self.used_costs
-        given = "as given" if self.costs else "assumed; give yours with --cost-fp and --cost-fn"
+        given = (
+            "as given"
+            if self.costs
+            else "assumed; give yours: --cost-fp, --cost-fn or COST_FP=, COST_FN="
+        )
         text = (
             f"With costs of {readable(fp)} for a false positive and {readable(fn)} for a false "
             f"negative ({given}), acting pays from a probability of {self.threshold:.3g} on: "
@@ -400,7 +419,7 @@ class Study(Findings):
     def _recommended(self):
         name, way = (self.verdict.method or f"{MODELS[0]}: {PLAIN}").split(": ")
         shift = 0.0 if way == PLAIN else self.trial.shifts[f"{name}: {way}"]
-        aside = ", ".join(shown(s.name) for s in self.suspects)
+        aside = ", ".join(map(shown, [*(s.name for s in self.suspects), *self.fleeting]))
         yield "model", f"{name}{', the simplest, until there are more rows' * bool(self.too_few)}"
         yield "balancing", "none" if way == PLAIN else way
         yield "correction", "none needed" if not shift else f"add {shift:.3f} to the log-odds"
@@ -490,8 +509,19 @@ _LABEL = "the label, 0 or 1"  # a name of our own, for tables in which only name
 model, sampler = _trial.model, _trial.sampler  # public: the report's code uses them
 
 
+def _shuffled(table, seed=0):
+    """The table with the labels of its rows exchanged: what concentration comes from chance."""
+    y = np.random.default_rng(seed).permutation(table[_LABEL].to_numpy())
+    return table.assign(**{_LABEL: y})
+
+
 def _rate(value) -> str:
     return percent(value) if np.isfinite(value) else "no rows"
+
+
+def _legend_above(ax):
+    """Put the legend where it hides no interval."""
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
 
 
 def _times(row) -> str:
