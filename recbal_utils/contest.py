@@ -5,19 +5,27 @@
 comparisons; `by_segment` and `gap` ask whether a difference holds for everyone.
 """
 
+import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from recbal_utils import _bootstrap, _inputs, evaluate
-from recbal_utils.compare import WHOLE, Test, _Judge, _paired, differences
+from recbal_utils import _bootstrap, _inputs, _tables, _visits, evaluate
+from recbal_utils._atomic import replacing
+from recbal_utils.compare import N_BINS, WHOLE, Test, _Judge, _paired, differences
 from recbal_utils.errors import RecbalError
 from recbal_utils.ranks import holm
 
 
 def runs(
-    predictions: Mapping[str, Mapping[int, np.ndarray]], test: Test, *, n_replicates: int = 200
+    predictions: Mapping[str, Mapping[int, np.ndarray]],
+    test: Test,
+    *,
+    n_replicates: int = 200,
+    checkpoint: Path | str | None = None,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Judge finished predictions.
 
@@ -29,23 +37,55 @@ def runs(
         Its X is not used.
     n_replicates : int
         Draws of households, the same for all.
+    checkpoint : path, optional
+        Folder for the result of each model, from which an interrupted call goes on. Use a new one
+        whenever predictions or the test change.
+    progress : bool, default False
+        Print a line for each model.
 
     Returns
     -------
     pandas.DataFrame
         As from `compare.compare`, without prices.
+
+    Raises
+    ------
+    RecbalError
+        If there is no prediction, one is no probability, or the lengths differ.
     """
-    judge = _Judge(test, n_replicates)
-    frames = {}
-    for model, by_seed in predictions.items():
-        for seed, p in by_seed.items():
-            p = _inputs.numbers(p, f"The predictions of {model!r}, seed {seed},")
-            _inputs.check_shapes(y=judge.y, p=p)
-            _inputs.check_probabilities(p)
-            frames[model, seed] = judge.frame(p)
-    if not frames:
+    if not predictions:
         raise RecbalError("predictions is empty: give at least one model with one seed.")
-    return pd.concat(frames, names=["method", "seed"])
+    judge, frames = _Judge(test, n_replicates), {}
+    for model, by_seed in predictions.items():
+        frames[model] = _remembered(checkpoint, model, by_seed, judge)
+        if progress:
+            print(f"[{len(frames)}/{len(predictions)}] {model} judged", flush=True)
+    return pd.concat(frames, names=["method"])
+
+
+def _remembered(checkpoint, model, by_seed, judge):
+    """Frames of every seed of a model, from the checkpoint if they are there."""
+    if checkpoint is None:
+        return _judged(model, by_seed, judge)
+    digest = hashlib.sha256(model.encode()).hexdigest()[:12]
+    path = Path(checkpoint) / f"{digest}.parquet"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            _judged(model, by_seed, judge).to_parquet(part)
+    return pd.read_parquet(path)
+
+
+def _judged(model, by_seed, judge):
+    frames = {}
+    for seed, p in by_seed.items():
+        p = _inputs.numbers(p, f"The prediction of {model!r}, seed {seed},")
+        _inputs.check_shapes(y=judge.y, p=p)
+        _inputs.check_probabilities(p)
+        frames[seed] = judge.frame(p)
+    if not frames:
+        raise RecbalError(f"predictions has no seed of {model!r}: give one or more.")
+    return pd.concat(frames, names=["seed"])
 
 
 def verdicts(
@@ -66,11 +106,12 @@ def verdicts(
     pandas.DataFrame
         Indexed by method and metric: `value`, `low`, `high` as in `compare.differences`;
         `p_value`, twice the smaller share of replicates on one side of 0 (at least 2 over their
-        number); `holm`, the same after Holm's correction.
+        number); `holm`, the same after Holm's correction. A metric that a model does not have is
+        left out.
     """
     metrics = list(metrics)
     table = differences(found, baseline, confidence=confidence)
-    table = table[table.index.get_level_values("metric").isin(metrics)].copy()
+    table = table[table.index.get_level_values("metric").isin(metrics)].dropna().copy()
     table["p_value"] = [
         _p_value(_paired(found.loc[method], found.loc[baseline])[metric])
         for method, metric in table.index
@@ -105,16 +146,29 @@ def by_segment(
     """
     sample = evaluate._Sample(y, groups, visits)
     names = evaluate._metric_names(metrics, visits)
+    _inputs.check_shapes(y=y, segments=segments)
+    p = evaluate._checked_predictions(y, p, "p", names)
     codes, ids = _inputs.factorise(segments, "segments")
+    specs = {name: evaluate._visit_spec(name) for name in names if evaluate._visit_spec(name)}
+    blocks = _visits.relevant_blocks(sample.y == 1, p, sample.visits) if specs else None
     index = pd.RangeIndex(WHOLE, n_replicates, name="replicate")
     frames = {}
     for code, segment in enumerate(ids):
-        tables = sample.tables(p, "p", names, 20, subset=codes == code)
+        tables = _row_tables(sample, p, codes == code, names)
+        chosen = codes[sample.y == 1] == code
+        for name, (function, k) in specs.items():
+            values = function(blocks.counting(chosen), k)
+            tables.append(_tables.visit_table(name, values, sample.unit_of_visit, sample.units.n))
         value, drawn = sample.values_and_draws(tables, n_replicates, seed)
         nothing = np.full(n_replicates + 1, np.nan)
         rows = {n: np.r_[value[n], drawn[n]] if n in value else nothing for n in names}
         frames[segment] = pd.DataFrame(rows, index=index)
     return pd.concat(frames, names=["segment"])
+
+
+def _row_tables(sample, p, chosen, names):
+    units = _inputs.Units(sample.units.codes[chosen], sample.units.n)
+    return evaluate._row_tables(sample.y[chosen], p[chosen], None, units, names, N_BINS)
 
 
 def gap(draws: pd.DataFrame, a, b, *, confidence: float = 0.95) -> pd.DataFrame:
