@@ -111,7 +111,8 @@ def verdicts(
     """
     metrics = list(metrics)
     table = differences(found, baseline, confidence=confidence)
-    table = table[table.index.get_level_values("metric").isin(metrics)].dropna().copy()
+    asked = table.index.get_level_values("metric").isin(metrics)
+    table = table[asked & table["value"].notna()].copy()
     table["p_value"] = [
         _p_value(_paired(found.loc[method], found.loc[baseline])[metric])
         for method, metric in table.index
