@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from recbal_utils import _bootstrap, _inputs, _tables, _visits, evaluate
 from recbal_utils._atomic import replacing
@@ -105,9 +106,8 @@ def verdicts(
     -------
     pandas.DataFrame
         Indexed by method and metric: `value`, `low`, `high` as in `compare.differences`;
-        `p_value`, twice the smaller share of replicates on one side of 0 (at least 2 over their
-        number); `holm`, the same after Holm's correction. A metric that a model does not have is
-        left out.
+        `p_value`, two-sided, of a normal distribution with the spread of the replicates; `holm`,
+        the same after Holm's correction. A metric that a model does not have is left out.
     """
     metrics = list(metrics)
     table = differences(found, baseline, confidence=confidence)
@@ -122,11 +122,12 @@ def verdicts(
 
 def _p_value(gain) -> float:
     """Two-sided, from paired replicates of all seeds together."""
-    gain = gain[gain.index.get_level_values("replicate") != WHOLE].dropna()
-    if not len(gain):
-        raise RecbalError("A p-value needs replicates: judge with n_replicates above 0.")
-    below, above = (gain <= 0).sum(), (gain >= 0).sum()
-    return float(min(1.0, 2 * (min(below, above) + 1) / (len(gain) + 1)))
+    whole = gain.index.get_level_values("replicate") == WHOLE
+    spread = gain[~whole].std()
+    if not np.isfinite(spread):
+        raise RecbalError("A p-value needs replicates: judge with n_replicates of 2 or more.")
+    value = gain[whole].mean()
+    return float(2 * norm.sf(abs(value) / spread)) if spread > 0 else float(value == 0)
 
 
 def by_segment(
@@ -136,35 +137,54 @@ def by_segment(
 
     Parameters
     ----------
-    y, p, segments, groups, visits, metrics, n_replicates, seed
+    segments : mapping of str to array-like of shape (n,)
+        Ways to split the rows, such as {"tier": ..., "household": ...}.
+    y, p, groups, visits, metrics, n_replicates, seed
         As for `evaluate.report_by`.
 
     Returns
     -------
     pandas.DataFrame
-        Indexed by segment and replicate (-1 is the sample itself), a column for each metric; NaN
-        where a draw leaves it undefined. Row i of two results stands for the same households.
+        Indexed by part (the name of the split), segment and replicate (-1 is the sample itself), a
+        column for each metric; NaN where a draw leaves it undefined. Row i of two results stands
+        for the same households.
+
+    Raises
+    ------
+    RecbalError
+        As for `evaluate.report_by`.
     """
     sample = evaluate._Sample(y, groups, visits)
     names = evaluate._metric_names(metrics, visits)
-    _inputs.check_shapes(y=y, segments=segments)
     p = evaluate._checked_predictions(y, p, "p", names)
-    codes, ids = _inputs.factorise(segments, "segments")
-    specs = {name: evaluate._visit_spec(name) for name in names if evaluate._visit_spec(name)}
-    blocks = _visits.relevant_blocks(sample.y == 1, p, sample.visits) if specs else None
-    index = pd.RangeIndex(WHOLE, n_replicates, name="replicate")
+    ranked = any(evaluate._visit_spec(name) for name in names)
+    blocks = _visits.relevant_blocks(sample.y == 1, p, sample.visits) if ranked else None
     frames = {}
-    for code, segment in enumerate(ids):
-        tables = _row_tables(sample, p, codes == code, names)
-        chosen = codes[sample.y == 1] == code
-        for name, (function, k) in specs.items():
+    for part, values in segments.items():
+        _inputs.check_shapes(y=y, segments=values)
+        codes, ids = _inputs.factorise(values, "segments")
+        for code, segment in enumerate(ids):
+            tables = _row_tables(sample, p, codes == code, names)
+            tables += _visit_tables(sample, blocks, codes[sample.y == 1] == code, names)
+            found = sample.values_and_draws(tables, n_replicates, seed)
+            frames[part, segment] = _stacked(*found, names, n_replicates)
+    return pd.concat(frames, names=["part", "segment"])
+
+
+def _stacked(value, drawn, names, n_replicates):
+    nothing = np.full(n_replicates + 1, np.nan)
+    rows = {n: np.r_[value[n], drawn[n]] if n in value else nothing for n in names}
+    return pd.DataFrame(rows, index=pd.RangeIndex(WHOLE, n_replicates, name="replicate"))
+
+
+def _visit_tables(sample, blocks, chosen, names):
+    tables = []
+    for name in names:
+        function, k = evaluate._visit_spec(name) or (None, None)
+        if function is not None:
             values = function(blocks.counting(chosen), k)
             tables.append(_tables.visit_table(name, values, sample.unit_of_visit, sample.units.n))
-        value, drawn = sample.values_and_draws(tables, n_replicates, seed)
-        nothing = np.full(n_replicates + 1, np.nan)
-        rows = {n: np.r_[value[n], drawn[n]] if n in value else nothing for n in names}
-        frames[segment] = pd.DataFrame(rows, index=index)
-    return pd.concat(frames, names=["segment"])
+    return tables
 
 
 def _row_tables(sample, p, chosen, names):
@@ -178,7 +198,8 @@ def gap(draws: pd.DataFrame, a, b, *, confidence: float = 0.95) -> pd.DataFrame:
     Parameters
     ----------
     draws : DataFrame
-        From `by_segment`, or one such minus another.
+        One part of what `by_segment` returned, such as ``found.loc["tier"]``, or one such minus
+        another.
     a, b : segments
 
     Returns
@@ -186,7 +207,7 @@ def gap(draws: pd.DataFrame, a, b, *, confidence: float = 0.95) -> pd.DataFrame:
     pandas.DataFrame
         Indexed by metric, with `value`, `low`, `high`.
     """
-    return interval((draws.loc[b] - draws.loc[a]), confidence=confidence)
+    return interval(draws.loc[b] - draws.loc[a], confidence=confidence)
 
 
 def widest(draws: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:

@@ -32,10 +32,18 @@ def shown(p, visits, items, k: int = 10) -> np.ndarray:
     _inputs.check_shapes(p=p, visits=visits, items=items)
     p, units = _inputs.numbers(p, "p"), _inputs.units(visits, "visits")
     k = _inputs.count(k, "k", 1)
-    order = np.lexsort((-p, units.codes))
-    sorted_visits = units.codes[order]
-    place = np.arange(len(p)) - np.searchsorted(sorted_visits, sorted_visits)
-    return np.asarray(items)[order[place < k]]
+    by_visit = np.argsort(units.codes, kind="stable")
+    ends = np.cumsum(np.bincount(units.codes, minlength=units.n))
+    first = [_first_k(p[rows], rows, k) for rows in np.split(by_visit, ends[:-1])]
+    return np.asarray(items)[np.concatenate(first)]
+
+
+def _first_k(p, rows, k):
+    """The k rows of highest p; of equal ones the earlier."""
+    if len(rows) > k:
+        near = p >= np.partition(p, -k)[-k]
+        p, rows = p[near], rows[near]
+    return rows[np.argsort(-p, kind="stable")[:k]]
 
 
 def exposure(p, visits, items, k: int = 10) -> pd.Series:

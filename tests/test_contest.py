@@ -76,8 +76,9 @@ def test_verdicts_find_the_better_and_not_the_equal(runs):
 def test_p_values_by_hand():
     index = pd.MultiIndex.from_product([["a", "b"], [0], [WHOLE, 0, 1, 2]])
     index.names = ["method", "seed", "replicate"]
-    runs = pd.DataFrame({"roc_auc": [0.0] * 4 + [0.1, 0.1, -0.1, 0.2]}, index=index)
-    assert contest.verdicts(runs, "a", ["roc_auc"])["p_value"].tolist() == [2 * 2 / 4]
+    runs = pd.DataFrame({"roc_auc": [0.0] * 4 + [0.196, 0.1, 0.2, 0.3]}, index=index)
+    found = contest.verdicts(runs, "a", ["roc_auc"])["p_value"]
+    assert found.tolist() == pytest.approx([0.05], abs=1e-4)
 
 
 def test_metrics_a_model_lacks_are_left_out(runs):
@@ -92,7 +93,7 @@ def test_segments_agree_with_report_by(log, test, scores):
     options = {"groups": test.groups, "visits": test.visits, "metrics": METRICS, "seed": 3}
     parts = log["department"].to_numpy()
     p = scores["poor"][0]
-    found = contest.by_segment(test.y, p, parts, n_replicates=50, **options)
+    found = contest.by_segment(test.y, p, {"d": parts}, n_replicates=50, **options).loc["d"]
     expected = evaluate.report_by(test.y, p, parts, n_replicates=50, **options)
     for part in range(4):
         interval = contest.interval(found.loc[part])
@@ -103,7 +104,8 @@ def test_gaps_are_paired_and_the_widest_is_above_zero_by_chance(test, scores):
     rng = np.random.default_rng(5)
     parts = rng.integers(6, size=300)[test.groups]
     options = {"groups": test.groups, "visits": test.visits, "metrics": ["recall_at_5"]}
-    draws = contest.by_segment(test.y, scores["poor"][0], parts, n_replicates=100, **options)
+    p = scores["poor"][0]
+    draws = contest.by_segment(test.y, p, {"luck": parts}, n_replicates=100, **options).loc["luck"]
     named, widest = contest.gap(draws, 0, 1), contest.widest(draws)
     assert named.loc["recall_at_5", "low"] < 0 < named.loc["recall_at_5", "high"]
     assert widest.loc["recall_at_5", "low"] > 0
