@@ -6,7 +6,7 @@ PY := .venv/bin/python
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab student lint format lock clean setup
+.PHONY: help book test lab student report lint format lock clean setup
 
 help: ## list these targets
 	@echo "make book          build the book: open _build/html/index.html when it is done"
@@ -14,6 +14,7 @@ help: ## list these targets
 	@echo "make notebooks/01  run one chapter alone"
 	@echo "make lab           open JupyterLab on the notebooks"
 	@echo "make student       notebooks without solutions, in _build/student"
+	@echo "make report        is balancing worth it on a log of yours? LOG=clicks.csv LABEL=clicked"
 	@echo "make lint          check style; 'make format' repairs it"
 	@echo "make lock          compile requirements.in into requirements.txt"
 	@echo "make clean         delete everything made, except .venv"
@@ -37,6 +38,17 @@ lab: setup
 
 student: setup
 	@$(PY) tools/student.py notebooks _build/student
+
+# The options of the command line go to the script as they are: USER of the shell is none of them,
+# and a column may have a $ in its name.
+ifneq ($(filter report,$(MAKECMDGOALS)),)
+GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
+$(foreach v,$(GIVEN),$(eval export RECBAL_REPORT_$v := $$(value $v)))
+export RECBAL_CALLER := $(PWD)
+endif
+
+report: setup ## a report on a log of your own
+	@$(PY) tools/report.py
 
 lint: setup
 	@$(BIN)/ruff check --quiet

@@ -16,6 +16,8 @@ def checked_output(output, log) -> Path:
     """
     path = Path(output)
     try:
+        if "\0" in str(path):
+            raise ValueError
         if path.is_dir():
             raise RecbalError(f"{path.name or output} is a folder: give --output a file name.")
         if path.exists() and not path.is_file():

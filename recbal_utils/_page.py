@@ -58,7 +58,7 @@ class Grid:
         name = escaped(self.caption)
         return (  # the caption outside, so that it does not scroll away with a wide table
             f'<p class="caption">{name}</p>'
-            f'<div class="table" tabindex="0" role="region" aria-label="{name}">'
+            f'<div class="grid" tabindex="0" role="region" aria-label="{name}">'
             f'<table aria-label="{name}"><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"
         )
@@ -106,18 +106,21 @@ class Code:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it. Shows itself in a notebook."""
+    """A heading and what stands under it. Shows itself, under the heading of a notebook's cell."""
 
     title: str
     blocks: list = field(default_factory=list)
 
-    def html(self, level=2) -> str:
-        """Return the section as HTML, its heading of the given level."""
-        inside = "\n".join(block.html() for block in self.blocks)
-        return f"<section>\n<h{level}>{escaped(self.title)}</h{level}>\n{inside}\n</section>"
+    def html(self, name="") -> str:
+        """Return the section as HTML; `name` is for links to it."""
+        inside = self._inside()
+        return f'<section id="{name}">\n<h2>{escaped(self.title)}</h2>\n{inside}\n</section>'
 
     def _repr_html_(self) -> str:
-        return self.html(level=3)
+        return f'<div class="report">\n{self._inside()}\n</div>'
+
+    def _inside(self) -> str:
+        return "\n".join(block.html() for block in self.blocks)
 
     def __str__(self) -> str:
         words = [block.text for block in self.blocks if isinstance(block, Words)]
@@ -156,7 +159,7 @@ nav ul { list-style: none; margin: .5rem 0; padding: 0; display: flex; flex-wrap
   gap: .2rem 1rem; }
 a { color: var(--mark); }
 p.caption { color: var(--soft); font-size: .92rem; margin: 1.1rem 0 .2rem; }
-.table { overflow-x: auto; margin: 0 0 1rem; }
+.grid { overflow-x: auto; margin: 0 0 1rem; }
 table { border-collapse: collapse; font-size: .92rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .7rem;
   border-bottom: 1px solid var(--line); overflow-wrap: break-word; min-width: 4.5rem;
@@ -182,7 +185,7 @@ def page(title, about, sections) -> str:
     links, bodies = [], []
     for number, section in enumerate(sections, start=1):
         links.append(f'<li><a href="#s{number}">{escaped(section.title)}</a></li>')
-        bodies.append(section.html().replace("<section>", f'<section id="s{number}">', 1))
+        bodies.append(section.html(name=f"s{number}"))
     return "\n".join(
         [
             "<!DOCTYPE html>",

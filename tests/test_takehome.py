@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from recbal_utils import _columns, _leaks, _sniff, _split, _trial, logfile, takehome
@@ -481,11 +482,22 @@ def test_help_shows_an_example_and_the_exit_codes(capsys):
 def test_the_log_is_never_overwritten(tmp_path, capsys):
     path = tmp_path / "log.csv"
     path.write_bytes(GOOD)
-    for output in (path, tmp_path, tmp_path / "nowhere" / "report.html"):
+    os.mkfifo(tmp_path / "fifo")
+    outputs = {
+        path: "is the log itself",
+        tmp_path: "is a folder",
+        tmp_path / "nowhere" / "report.html": "nowhere, does not exist",
+        tmp_path / "fifo": "no file that can be replaced",
+        tmp_path / "a\0b": "no path that can be written to",
+    }
+    for output, reason in outputs.items():
         assert main(["report", str(path), "--label", "clicked", "--output", str(output)]) == 1
-    assert capsys.readouterr().err.count("\n") == 3
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert reason in said
     assert path.read_bytes() == GOOD
-    assert list(tmp_path.iterdir()) == [path]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fifo", "log.csv"]
+    assert (tmp_path / "fifo").is_fifo()
 
 
 @pytest.mark.parametrize(
@@ -686,6 +698,68 @@ def test_the_matrix_is_finite_and_test_labels_do_not_matter(tmp_path):
     ).data
     pd.testing.assert_frame_equal(turned.X_train, rows.X_train)
     pd.testing.assert_frame_equal(turned.X_test, rows.X_test)
+
+
+def test_a_column_whose_later_values_are_new_is_left_out(tmp_path, run):
+    frame = clicks()
+    n = len(frame)
+    frame["visit"] = np.arange(n) // 4  # a running number, four rows each
+    frame["session"] = "s" + frame["visit"].astype(str)
+    frame["shipped"] = frame["when"].dt.date
+    path = run.save(frame)
+    text = run(path, "--time", "when")
+    for name in ("visit", "session", "shipped"):
+        assert re.search(rf"{name} \w+ 0 % \d+ left out: its values in the test rows are new", text)
+    assert "leave out 'visit', 'session', 'shipped'" in text
+    study = takehome.Study(logfile.open_log(path, "clicked"), settings=QUICK)
+    assert study.fleeting == []  # rows at random: both sides hold the same values
+
+
+@pytest.mark.parametrize("weight", [None, "balanced"])
+def test_the_linear_model_is_trained_to_its_end_where_positives_are_rare(weight):
+    rng = np.random.default_rng(0)
+    X = rng.normal([0, 0, -3, -3], [1, 1, 0.3, 0.3], size=(60_000, 4))  # rates are log-odds
+    y = (rng.random(60_000) < expit(X[:, 0] + 4 * X[:, 2] + 5)).astype(int)
+    ours = takehome.model("logistic regression", class_weight=weight).fit(X, y)
+    best = LogisticRegression(tol=1e-12, max_iter=5_000, class_weight=weight).fit(X, y)
+    np.testing.assert_allclose(ours.coef_, best.coef_, atol=0.005)
+    early = LogisticRegression(class_weight=weight).fit(X, y)
+    if weight is None:  # else the model with weights would seem better than it is
+        assert np.abs(early.coef_ - best.coef_).max() > 0.05
+
+
+def test_the_test_rows_choose_no_model(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(1_200, 3)), columns=["a", "b", "c"])
+    both = 6 * (frame["a"] * frame["b"] > 0) + frame["c"]  # lines see c alone
+    frame["clicked"] = (both + rng.logistic(size=1_200) > 5).astype(int)
+    frame["day"] = pd.date_range("2024-01-01", periods=1_200).astype(str)
+    study = takehome.Study(opened(tmp_path, frame, time="day"), settings=QUICK)
+    assert study.trial.chosen == "boosted trees"
+    late = study.split.test
+    frame.loc[late, "clicked"] = (frame.loc[late, "c"] > 0.5).astype(int)
+    turned = takehome.Study(opened(tmp_path, frame, time="day"), settings=QUICK)
+    np.testing.assert_array_equal(turned.split.test, late)
+    assert turned.trial.chosen == "boosted trees"
+    found = turned.trial.summary()["value"].xs("average_precision", level="metric")
+    assert found[f"logistic regression: {_trial.PLAIN}"] > found[turned.trial.best_plain()]
+    assert turned.verdict.method.startswith("boosted trees")
+
+
+def test_positives_too_few_to_choose_a_model_take_the_simpler_one(tmp_path):
+    frame = plain(400).assign(clicked=(np.arange(400) % 16 == 0).astype(int))
+    study = takehome.Study(opened(tmp_path, frame), settings=QUICK)
+    assert study.data.choosing.any()
+    assert study.trial.chosen == "logistic regression"
+
+
+def test_concentration_that_chance_gives_is_said_to_be_that(tmp_path, run):
+    rng = np.random.default_rng(0)
+    frame = plain(3_000, rate=0.02)
+    frame["item"] = rng.integers(0, 500, 3_000)
+    assert "hardly more than chance" in run(frame, "--item", "item")
+    frame["item"] = np.where(frame["clicked"] == 1, frame["item"] % 20, frame["item"])
+    assert "judge head and tail apart" in run(frame, "--item", "item")
 
 
 def test_many_categories_of_noise_do_not_learn_their_own_rows(tmp_path):

@@ -1,7 +1,7 @@
 # The chain from sources to pages; run by tools/chain.py, which names PY and the targets.
 # A rule writes to a temporary name and moves the result into place when it is good.
 
-CHAPTERS := $(patsubst notebooks/%.ipynb,%,$(sort $(wildcard notebooks/[0-9]*.ipynb)))
+CHAPTERS := $(patsubst notebooks/%.ipynb,%,$(sort $(wildcard notebooks/[0-9]*.ipynb notebooks/report.ipynb)))
 EXECUTED := $(CHAPTERS:%=_build/executed/%.ipynb)
 DIAGRAMS := $(patsubst book/diagrams/%.mmd,_build/diagrams/%.svg,$(wildcard book/diagrams/*.mmd))
 PAGES := $(wildcard book/*.md book/*.bib book/assets/*) book _config.yml _toc.yml

@@ -46,9 +46,15 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
+def notebooks(root: Path = ROOT) -> list[Path]:
+    """The notebooks of the book: the chapters in order, then the report on a log of one's own."""
+    folder = root / "notebooks"
+    return [*sorted(folder.glob("[0-9]*.ipynb")), *folder.glob("report.ipynb")]
+
+
 def chapters() -> list[str]:
     """Names of the notebooks of the book, in order, without the suffix."""
-    return sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    return [path.stem for path in notebooks()]
 
 
 def read_json(path: Path):

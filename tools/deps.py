@@ -9,7 +9,7 @@ import json
 import re
 from pathlib import Path
 
-from common import BUILD, ROOT, write_atomically
+from common import BUILD, ROOT, notebooks, write_atomically
 
 PACKAGE = "recbal_utils"
 READS = re.compile(r"""studies\.read\(\s*["']([^"']+)["']""")
@@ -76,7 +76,7 @@ def rules(root: Path) -> str:
         return " ".join(sorted(str(path.relative_to(root)) for path in files))
 
     lines = []
-    for path in sorted((root / "notebooks").glob("[0-9]*.ipynb")):
+    for path in notebooks(root):
         try:
             code = notebook_code(path)
             needed = " ".join([listed(modules(code, folder)), *studies_read(code)])

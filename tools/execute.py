@@ -78,26 +78,31 @@ def native_stderr_to(path: Path):
         os.close(kept)
 
 
+def papered(source: Path, output: Path, **options) -> None:
+    """Execute `source` with papermill in a fresh kernel, in its own folder; write to `output`."""
+    papermill.execute_notebook(
+        str(source),
+        str(output),
+        kernel_name="python3",
+        cwd=str(source.parent),
+        progress_bar=False,
+        # What the kernel and C++ libraries write past Python is no result: TensorFlow
+        # greets on every import. What Python writes to stderr still reaches the notebook.
+        extra_arguments=[
+            "--IPKernelApp.log_level=CRITICAL",
+            "--IPKernelApp.capture_fd_output=False",
+        ],
+        **options,
+    )
+
+
 def run(source: Path, output: Path):
     """Execute `source` in a fresh kernel; return the notebook or raise `CellFailure`.
 
     The partly executed notebook stays at `output` when a cell fails.
     """
     try:
-        papermill.execute_notebook(
-            str(source),
-            str(output),
-            kernel_name="python3",
-            cwd=str(source.parent),
-            progress_bar=False,
-            execution_timeout=CELL_SECONDS,
-            # What the kernel and C++ libraries write past Python is no result: TensorFlow
-            # greets on every import. What Python writes to stderr still reaches the notebook.
-            extra_arguments=[
-                "--IPKernelApp.log_level=CRITICAL",
-                "--IPKernelApp.capture_fd_output=False",
-            ],
-        )
+        papered(source, output, execution_timeout=CELL_SECONDS)
     except PapermillExecutionError as error:
         where = f"cell {error.cell_index + 1} [{error.exec_count}]"
         raise CellFailure(f"{where}: {error.ename}: {first_line(error.evalue)}") from None
