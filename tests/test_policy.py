@@ -10,7 +10,7 @@ from recbal_utils import bandit, policy
 from recbal_utils.errors import RecbalError
 from recbal_utils.policy import OverlapError
 
-N, REPEATS = 4000, 300
+N, REPEATS = 4000, 250
 WORLDS = (3, 4, 5)
 
 
@@ -81,6 +81,28 @@ def test_intervals_cover_above_the_stated_size(trials, method):
     found = trials.xs(method, level="method")
     covered = (found["low"] <= 1) & (found["high"] >= 1)
     assert 0.93 <= covered.mean() <= 0.97
+
+
+def test_functions_and_estimate_agree_and_follow_the_formulas():
+    world = bandit.world(10, 12, rate=0.1, seed=3)
+    logging, target = bandit.policy(world, 0.3, by="appeal"), bandit.policy(world, 0.5)
+    log, other = (bandit.log(world, logging, N, seed=seed) for seed in (0, 1))
+    w, r = np.asarray(weighted(log, target)), log["click"].to_numpy()
+    q, q_new = predictions(other, log, target)
+    expected = {
+        "ips": sum(w * r) / N,
+        "snips": sum(w * r) / sum(w),
+        "dr": sum(q_new + w * (r - q)) / N,
+    }
+    found = {
+        "ips": policy.ips(r, w),
+        "snips": policy.snips(r, w),
+        "dr": policy.doubly_robust(r, w, q, q_new),
+    }
+    for method, value in expected.items():
+        estimate = policy.estimate(r, w, method=method, predicted=q, predicted_target=q_new)
+        assert found[method] == pytest.approx(value)
+        assert estimate.value == pytest.approx(value)
 
 
 def test_a_log_without_overlap_is_refused():
