@@ -16,6 +16,7 @@ TRUE_FALSE = (
     ("y", "n"),
     ("on", "off"),
     ("1", "-1"),
+    ("positive", "negative"),
 )
 MOSTLY = 0.95  # share of values that must read as a number or a date
 NEARLY_UNIQUE = 0.9
@@ -123,6 +124,8 @@ def _as_number(text, names, decimal_comma):
     found = pd.to_numeric(_without_signs(present, decimal_comma), errors="coerce")
     if found.notna().mean() < MOSTLY:
         return None
+    if found.isna().any() and present.nunique() <= FEW_VALUES:
+        return None  # few values, not all of them numbers: codes, such as 0 to 9 and A
     found = _finite(found.astype("float64"))
     if names and _whole(found):
         return None  # it names something: a category, or an id

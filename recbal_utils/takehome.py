@@ -35,6 +35,7 @@ METRICS = {
 SHIFTED = ("normalised_entropy", "ratio")  # what a shift of the log-odds changes
 MAX_LISTED = 60  # columns and problems in a table
 RELIABILITY_BINS = 10
+MAX_NAMES = 5  # in one cell of it
 HARDLY_MORE = 0.05  # of the positives, above what chance gives the head
 
 
@@ -133,10 +134,7 @@ class Study(Findings):
 
     def problems(self) -> Section:
         """What is wrong with the data, and what was done about it; suspected leaks by name."""
-        found = [
-            (p.what, p.where, "" if p.rows is None else f"{p.rows:,}", p.done)
-            for p in self.log.problems[:MAX_LISTED]
-        ]
+        found = _listed(self.log.problems)[:MAX_LISTED]
         head = ["problem", "where", "rows", "what was done"]
         blocks = [Words("Nothing wrong was found in the rows and columns.")]
         if found:
@@ -245,14 +243,17 @@ class Study(Findings):
         frame = pd.DataFrame(rows, columns=["rows for", "rows", "positives", "prevalence"])
         text = (
             f"Test: {self.split.how}. It is never balanced, so its rate is the natural one. "
-            f"Intervals (95 %) draw every {self.split.unit} as a whole, "
-            f"{self.settings.n_replicates:,} times. The test chooses nothing: which of the two "
-            "models is used is chosen on training rows, set aside in the same way."
+            f"Intervals (95 %) draw {self._drawn()}, {self.settings.n_replicates:,} times. "
+            "The test chooses nothing: which of the two models is used is chosen on training "
+            "rows, set aside in the same way."
         )
         return Section(
             "How it was judged",
             [Words(text), *self._hint(), Grid(frame, "The split", list(frame.columns[1:]))],
         )
+
+    def _drawn(self):
+        return "rows" if self.split.unit == "row" else f"every {self.split.unit} as a whole"
 
     def _hint(self):
         dates = [shown(name) for name, c in self.log.columns.items() if c.kind == "date"]
@@ -337,7 +338,21 @@ class Study(Findings):
             f"On the rows as they are, predictions of the {name} are on average {_times(ratio)} "
             f"the observed rate; after {UNDER} {_times(found.loc[(under, 'ratio')])}."
         )
-        return Section(title, [Words(text), self._reliability(curves, name), self._drift(ratio)])
+        told = [self._drift(ratio), *self._worse_than_the_rate(name, found)]
+        return Section(title, [Words(text), self._reliability(curves, name), *told])
+
+    @staticmethod
+    def _worse_than_the_rate(name, found):
+        entropy = found.loc[(f"{name}: {PLAIN}", "normalised_entropy")]
+        if entropy["low"] <= 1:
+            return []
+        return [
+            Words(
+                f"The normalised entropy of the {name} is above 1: as probabilities, its answers "
+                "are worse than the rate alone, though they rank. Recalibrate them on rows set "
+                "aside, or give the same rate to all, before a threshold from costs is used."
+            )
+        ]
 
     def _reliability(self, curves, name) -> Picture:
         y = self.data.y_test
@@ -425,11 +440,22 @@ class Study(Findings):
         yield "correction", "none needed" if not shift else f"add {shift:.3f} to the log-odds"
         yield "threshold", f"{self.threshold:.3g} on the (corrected) probability"
         yield "leave out", aside
+        yield "rows of the final training", self._final_rows()
         yield "test rows", f"at the natural rate: {self.split.how}"
         yield (
             "report",
             "average precision, normalised entropy and predicted ÷ observed, all with "
-            f"intervals over each {self.split.unit}",
+            f"intervals that draw {self._drawn()}",
+        )
+
+    def _final_rows(self):
+        """What a sample cannot try: all positives of a file of which it holds a part."""
+        if not self.log.sampled or self.imbalance.ratio < _trial.THIN_FROM:
+            return ""
+        return (
+            f"every positive of the file ({self.log.positives:,}; the sample has "
+            f"{self.imbalance.positives:,}) and as many negatives as fit, then add ln(share of "
+            "negatives kept) to the log-odds; not tried here, as the sample is at the natural rate"
         )
 
     def code(self) -> str:
@@ -507,6 +533,21 @@ class Study(Findings):
 _LABEL = "the label, 0 or 1"  # a name of our own, for tables in which only named columns stand
 
 model, sampler = _trial.model, _trial.sampler  # public: the report's code uses them
+
+
+def _listed(problems) -> list:
+    """Rows of the table of problems; what many columns have in common is one row."""
+    rows = {}
+    for p in problems:
+        rows.setdefault((p.what, p.done) if p.done.startswith("left out") else p, []).append(p)
+    found = []
+    for alike in rows.values():
+        first, names = alike[0], [p.where for p in alike]
+        more = f", … ({len(names)} columns)" if len(names) > MAX_NAMES else ""
+        where = ", ".join(names[:MAX_NAMES]) + more
+        count = "" if first.rows is None or len(names) > 1 else f"{first.rows:,}"
+        found.append((first.what, where, count, first.done))
+    return found
 
 
 def _shuffled(table, seed=0):

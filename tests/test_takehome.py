@@ -22,7 +22,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from recbal_utils import _columns, _leaks, _sniff, _split, _trial, logfile, takehome
+from recbal_utils import _columns, _leaks, _sniff, _split, _trial, calibrate, logfile, takehome
 from recbal_utils.__main__ import main
 from recbal_utils.errors import RecbalError
 
@@ -318,6 +318,7 @@ def test_a_large_file_is_sampled_whole_groups_together_and_said_so(run, tmp_path
     text = run(path, "--user", "visitor", "--max-rows", "4000")
     assert "30,000 rows" in text
     assert "The file is larger than what is analysed" in text
+    assert "rows of the final training" not in text  # few negatives for each positive
     log = logfile.open_log(path, "clicked", user="visitor", max_rows=4_000)
     assert log.sampled
     assert 3_000 < len(log.y) < 5_000
@@ -342,6 +343,22 @@ def test_few_odd_values_are_told_and_the_column_stays_a_number(run):
     frame["a"] = frame["a"].astype(object)
     frame.loc[[3, 7], "a"] = "error"
     assert "values of another kind a 2 taken as missing, as the others are numbers" in run(frame)
+
+
+def test_codes_that_are_mostly_digits_stay_categories(tmp_path):
+    frame = plain(400)
+    frame["place"] = np.where(np.arange(400) % 30 == 7, "A", (np.arange(400) % 9).astype(str))
+    log = opened(tmp_path, frame)
+    assert log.columns["place"].kind == "category"
+    assert log.columns["place"].missing == 0
+
+
+def test_what_many_columns_have_in_common_is_said_once(run):
+    frame = plain(200).assign(**{f"same{i}": 1 for i in range(7)}, gap=None)
+    text = run(frame)
+    row = "column of one value same0, same1, same2, same3, same4, … (7 columns) left out"
+    assert row in text
+    assert "column without a value gap 200 left out" in text
 
 
 def test_missing_labels_are_left_out_and_counted(run):
@@ -862,6 +879,26 @@ def test_verdict_wants_a_gain_beyond_chance_that_is_not_tiny_and_harms_nothing(f
 def test_verdict_without_signal_comes_first():
     told = _trial.verdict(_Told(auc=(0.52, 0.48, 0.56)), _gains(ap=(0.05, 0.02, 0.08)))
     assert told.answer == "no signal"
+
+
+def test_a_sample_of_a_rare_log_is_told_to_keep_every_positive(tmp_path):
+    frame = pd.concat([plain(6_000, rate=0.02, signal=1.0, seed=seed) for seed in range(3)])
+    study = takehome.Study(opened(tmp_path, frame, max_rows=6_000), settings=QUICK)
+    told = dict(study._recommended())["rows of the final training"]
+    assert f"every positive of the file ({frame['clicked'].sum():,}; the sample has" in told
+    assert "add ln(share of negatives kept)" in told
+    beta, p = 0.1, np.array([0.02, 0.3])
+    kept = p / (p + beta * (1 - p))  # what a model says that has seen that share of negatives
+    np.testing.assert_allclose(calibrate.shift_log_odds(kept, np.log(beta)), p)
+
+
+def test_probabilities_worse_than_the_rate_are_said_to_be(tmp_path):
+    study = takehome.Study(opened(tmp_path, plain(2_000)), settings=QUICK)
+    assert "worse than the rate alone" not in str(study.calibration())
+    found = study.trial.summary()
+    found.loc[(study.trial.best_plain(), "normalised_entropy"), ["low", "value"]] = 1.2, 1.4
+    name = study.trial.chosen
+    assert "worse than the rate alone" in str(study._worse_than_the_rate(name, found)[0])
 
 
 def test_costs_by_hand():
