@@ -7,6 +7,7 @@ For notebooks, tests and benchmarks. A shop's front end needs only the form of a
 import http.client
 import json
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -103,6 +104,10 @@ class Service:
         if status != 200:
             raise RecbalError(f"The server answered {status}: {' '.join(answer['errors'])}")
         return answer
+
+    def connect(self):
+        """Return a socket to the server, for what no honest client would send."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
     def lines(self):
         """Return the lines of the log so far: a list of dicts."""

@@ -186,7 +186,9 @@ def _onnx(path):
 
 
 def _litert(path):
-    interpreter = _interpreter()(str(path), num_threads=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TensorFlow's copy names its successor at each start
+        interpreter = _interpreter()(str(path), num_threads=1)
     entry = interpreter.get_input_details()[0]["index"]
     leave = interpreter.get_output_details()[0]["index"]
     shape = []

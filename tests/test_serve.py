@@ -583,6 +583,35 @@ def test_any_json_gets_an_answer_that_is_no_fault_of_the_server(server, values, 
     assert json.loads(answer).keys() >= ({"ranking"} if status == 200 else {"errors"})
 
 
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    start=st.integers(0, 120),
+    length=st.integers(0, 120),
+    inserted=st.binary(max_size=40) | st.sampled_from([b"[" * 500, b"1e9", b"\\u0000", b"\x00"]),
+)
+def test_any_bytes_get_an_answer_that_is_no_fault_of_the_server(server, start, length, inserted):
+    whole = json.dumps(GOOD).encode()
+    body = whole[:start] + inserted + whole[start + length :]
+    status, answer, _ = server.ask("POST", "/score", body)
+    assert status in {200, 422}
+    assert json.loads(answer).keys() >= ({"ranking"} if status == 200 else {"errors"})
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(sent=st.binary(min_size=1, max_size=200))
+def test_any_bytes_that_are_no_request_leave_the_server_well(server, sent):
+    with server.raw() as connection:
+        connection.sendall(sent + b"\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        answer = read_all(connection)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+    assert server.ask("GET", "/health")[0] == 200
+
+
 # --- what is watched, corrected and logged --------------------------------------------------
 
 
