@@ -196,10 +196,10 @@ class Alarm:
     thresholds: np.ndarray
 
     @classmethod
-    def learn(cls, names, indexes, false_alarms=0.01):
+    def learn(cls, names, indexes, false_alarms=0.01, *, unit=0.95):
         """Choose thresholds from indexes without drift.
 
-        Each feature is measured in units of its own 95 % quantile; one common factor is then
+        Each feature is measured in units of its own quantile `unit`; one common factor is then
         set so that the worst feature of a window exceeds it in a share `false_alarms` of the
         windows. So 23 features do not bring 23 times the alarms.
 
@@ -210,17 +210,27 @@ class Alarm:
             As `window_stability` returns.
         false_alarms : float in (0, 1)
             Share of windows with any alarm.
+        unit : float in (0, 1), default .95
+            With few windows take the median: a high quantile of 20 is the maximum of each
+            feature, which leaves the common factor nothing to do.
+
+        Raises
+        ------
+        RecbalError
+            If false_alarms or unit lies outside (0, 1), or no window would lie above.
         """
         if not 0 < false_alarms < 1 or len(indexes) * false_alarms < 1:
             raise RecbalError(
                 f"false_alarms is {false_alarms!r} with {len(indexes)} windows: at least one "
                 "window has to lie above the threshold, so draw more windows."
             )
-        unit = np.quantile(indexes, 0.95, axis=0, method="higher")
-        unit = np.where(unit > 0, unit, np.finfo(np.float64).tiny)
-        worst = (indexes / unit).max(axis=1)
+        if not 0 < unit < 1:
+            raise RecbalError(f"unit must lie in (0, 1); it is {unit!r}. It is a quantile.")
+        size = np.quantile(indexes, unit, axis=0, method="higher")
+        size = np.where(size > 0, size, np.finfo(np.float64).tiny)
+        worst = (indexes / size).max(axis=1)
         factor = np.quantile(worst, 1 - false_alarms, method="higher")
-        return cls(tuple(names), unit * factor)
+        return cls(tuple(names), size * factor)
 
     def __call__(self, indexes):
         """Return whether a window alarms: bool for (d,), ndarray of bool for (n_windows, d)."""

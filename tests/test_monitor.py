@@ -324,6 +324,23 @@ def test_thresholds_for_whole_visits_keep_their_false_alarm_rate():
     assert alarm.features(index) == ["many"]
 
 
+def test_few_windows_need_the_median_as_unit():
+    """The worst of 17 windows is exceeded by the next with chance 1/18, by any of 12 features."""
+    rng = np.random.default_rng(0)
+    names = [f"f{i}" for i in range(12)]
+
+    def rate(**settings):
+        alarms = []
+        for _ in range(600):
+            *quiet, fresh = rng.exponential(size=(18, 12)) * np.arange(1, 13)
+            alarms.append(drift.Alarm.learn(names, np.array(quiet), 1 / 17, **settings)(fresh))
+        return np.mean(alarms)
+
+    low, high = stats.binom.interval(0.999, 600, 1 / 18)
+    assert low <= 600 * rate(unit=0.5) <= high
+    assert rate() > 0.3
+
+
 def test_windows_are_drawn_by_visit():
     reference = drift.Reference.learn(visits(500, 0)[0], NAMES)
     X, ids = visits(60, 1)
@@ -357,6 +374,7 @@ def test_false_alarm_rate_is_clopper_and_pearsons():
         (lambda: drift.stability_index([1, 2], [0, 0]), "at least one row"),
         (lambda: drift.stability_index([1, -2], [0, 1]), "must be counts"),
         (lambda: drift.Alarm.learn(["a"], np.ones((50, 1)), 0.01), "draw more windows"),
+        (lambda: drift.Alarm.learn(["a"], np.ones((50, 1)), 0.1, unit=1), "unit must lie in"),
         (lambda: drift.false_alarm_rate([]), "no window"),
         (
             lambda: drift.Reference.from_json({"names": ["a"], "edges": [[1]], "counts": [[1]]}),
