@@ -23,6 +23,7 @@ def mute_native_stderr() -> None:
 atexit.register(mute_native_stderr)  # registered early, so that it runs last
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 CHAPTERS = [path.stem for path in NOTEBOOKS]
+REPORT = ROOT / "notebooks" / "report.ipynb"  # on a reader's own log: no chapter, yet a page
 
 
 def must(condition, reason: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import execute
 import pytest
 from common import notebook_environment
-from conftest import BUILD, CHAPTERS, NOTEBOOKS, must, read_notebook
+from conftest import BUILD, CHAPTERS, NOTEBOOKS, REPORT, ROOT, must, read_notebook
 
 FIRST = ["What you will be able to do", "The question"]
 LAST = ["What we learned", "Exercises", "Further reading"]
@@ -21,6 +21,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 @pytest.fixture(params=NOTEBOOKS, ids=CHAPTERS)
 def notebook(request) -> dict:
+    return read_notebook(request.param)
+
+
+@pytest.fixture(params=[*NOTEBOOKS, REPORT], ids=[*CHAPTERS, "report"])
+def any_notebook(request) -> dict:
     return read_notebook(request.param)
 
 
@@ -56,18 +61,18 @@ def test_there_are_notebooks():
     assert CHAPTERS
 
 
-def test_outputs_are_cleared(notebook):
-    for cell in cells(notebook, "code"):
+def test_outputs_are_cleared(any_notebook):
+    for cell in cells(any_notebook, "code"):
         assert not cell["outputs"], cell["source"]
         assert cell["execution_count"] is None
 
 
-def test_kernel_is_python3(notebook):
-    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+def test_kernel_is_python3(any_notebook):
+    assert any_notebook["metadata"]["kernelspec"]["name"] == "python3"
 
 
-def test_imports_come_first(notebook):
-    first, *others = [c for c in cells(notebook, "code") if "solution" not in tags(c)]
+def test_imports_come_first(any_notebook):
+    first, *others = [c for c in cells(any_notebook, "code") if "solution" not in tags(c)]
     assert isinstance(ast.parse(first["source"]).body[0], ast.Import | ast.ImportFrom)
     for cell in others:
         late = [
@@ -76,8 +81,8 @@ def test_imports_come_first(notebook):
         assert not late, f"move this import to the first cell: {ast.unparse(late[0])}"
 
 
-def test_second_code_cell_holds_the_parameters(notebook):
-    tagged = [i for i, cell in enumerate(cells(notebook, "code")) if "parameters" in tags(cell)]
+def test_second_code_cell_holds_the_parameters(any_notebook):
+    tagged = [i for i, cell in enumerate(cells(any_notebook, "code")) if "parameters" in tags(cell)]
     assert tagged == [1]
 
 
@@ -88,13 +93,13 @@ def test_headings(notebook):
     assert len(titles) > len(FIRST + LAST), "no section with an experiment"
 
 
-def test_one_title_on_top(notebook):
-    assert len(headings(notebook, 1)) == 1
-    assert notebook["cells"][0]["source"].startswith("# ")
+def test_one_title_on_top(any_notebook):
+    assert len(headings(any_notebook, 1)) == 1
+    assert any_notebook["cells"][0]["source"].startswith("# ")
 
 
-def test_code_cells_are_short(notebook):
-    for cell in cells(notebook, "code"):
+def test_code_cells_are_short(any_notebook):
+    for cell in cells(any_notebook, "code"):
         assert cell["source"].count("\n") < LONGEST_CELL, cell["source"]
 
 
@@ -140,10 +145,10 @@ def test_code_of_solutions_is_tagged(notebook):
 
 
 @pytest.mark.book
-@pytest.mark.parametrize("chapter", CHAPTERS)
-class TestExecuted:
+@pytest.mark.parametrize("chapter", [*CHAPTERS, "report"])
+class TestAnyExecuted:
     def test_ran_as_it_stands(self, chapter, executed):
-        source = read_notebook(NOTEBOOKS[CHAPTERS.index(chapter)])
+        source = read_notebook(ROOT / "notebooks" / f"{chapter}.ipynb")
         assert [c["source"] for c in executed["cells"]] == [c["source"] for c in source["cells"]]
         assert all(c["execution_count"] for c in cells(executed, "code") if c["source"].strip())
 
@@ -152,6 +157,10 @@ class TestExecuted:
         assert outputs
         assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
 
+
+@pytest.mark.book
+@pytest.mark.parametrize("chapter", CHAPTERS)
+class TestExecuted:
     def test_figures_have_alternative_text(self, chapter, executed):
         drawn = [
             cell

@@ -2,19 +2,22 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import common
 import deps
 import execute
 import nbformat
 import pytest
+import report
 import stage
 import student
 import tables
-from conftest import ROOT
+from conftest import REPORT, ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 # ---- a small project with the real build scripts ---------------------------------------
@@ -177,6 +180,92 @@ def test_a_warning_stops_the_book_each_time_and_keeps_the_last_good_pages(projec
     index.write_text("# Home\n\nBetter.\n")
     assert chain(project, "html").returncode == 0
     assert b"Better." in page.read_bytes()
+
+
+# ---- a report on a log of one's own --------------------------------------------------------
+
+
+def make_report(folder, *options):
+    """`make report` as called from another folder; what it says, and the files left there."""
+    command = ["make", "--silent", "-C", str(ROOT), "report", *options]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | {"PWD": str(folder), "USER": "somebody"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
+    assert (done.returncode == 0) == (not lines), done.stderr
+    return done.stdout.splitlines() if done.returncode == 0 else lines
+
+
+def write_log(folder):
+    rows = [f"{i * 37 % 101},{i % 7},{'yes' if i % 11 == 3 else 'no'}" for i in range(120)]
+    (folder / "my log.csv").write_text("\n".join(['a,$(x) `b`,it\'s "y"', *rows]) + "\n")
+    return ["LOG=my log.csv", 'LABEL=it\'s "y"', "ITEM=$(x) `b`"]
+
+
+def test_report_is_written_where_make_was_called(tmp_path):
+    said = make_report(tmp_path, *write_log(tmp_path), "OUTPUT=my report.html")
+    assert said[-2].startswith("Too few positives to tell")
+    assert said[-1] == f"report: {tmp_path / 'my report.html'}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["my log.csv", "my report.html"]
+    page = (tmp_path / "my report.html").read_text()
+    assert "$(x) `b`" in page
+    assert "somebody" not in page
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["LABEL=clicked"], "make report needs LOG="),
+        (["LABEL=clicked", "LOG=none.csv"], "Cannot open"),  # said by the notebook
+        (["LABEL=clicked", "LOG=x", "COST_PF=2"], "no option COST_PF: did you mean COST_FP?"),
+        (["LABEL=clicked", "LOG=x", "COST_FP=2"], "both COST_FP= and COST_FN="),
+        (["LABEL=clicked", "LOG=x", "COST_FP=2", "COST_FN=0"], "COST_FN=0 is not a positive"),
+        (["LABEL=clicked", "LOG=x", "MAX_ROWS=1e3"], "not a whole number from 100 on"),
+        (["LABEL=clicked", "LOG=x", "OUTPUT=."], "is a folder: give OUTPUT= a file name"),
+    ],
+)
+def test_what_a_report_cannot_do_is_one_line(tmp_path, options, reason):
+    (line,) = make_report(tmp_path, *options)
+    assert line.startswith("error: ")
+    assert reason in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_within_the_report_is_one_line(project):
+    write_chapter(project, "report", "x = 1", "x / 0")
+    environment = {"RECBAL_REPORT_LOG": "a", "RECBAL_REPORT_LABEL": "b"}
+    result = subprocess.run(
+        [sys.executable, "tools/report.py"],
+        cwd=project,
+        env=os.environ | environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("fault: ZeroDivisionError: division by zero; this is a fault")
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_notebook_takes_every_option_of_the_report():
+    notebook = nbformat.read(REPORT, as_version=4)
+    (cell,) = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    names = re.findall(r"^(\w+) =", cell.source, re.MULTILINE)
+    assert sorted(names) == sorted(report.KNOWN)
+
+
+def test_the_report_is_a_page_of_the_book_and_a_scratch_notebook_is_not(tmp_path):
+    for name in ("report", "02_b", "01_a", "Untitled"):
+        write_chapter(tmp_path, name, "1")
+    assert [p.stem for p in common.notebooks(tmp_path)] == ["01_a", "02_b", "report"]
+    rules = deps.rules(tmp_path)
+    assert "_build/executed/report.ipynb: " in rules
+    assert "Untitled" not in rules
 
 
 # ---- setup ------------------------------------------------------------------------------

@@ -84,6 +84,7 @@ def papered(source: Path, output: Path, **options) -> None:
         str(source),
         str(output),
         kernel_name="python3",
+        language="python",
         cwd=str(source.parent),
         progress_bar=False,
         # What the kernel and C++ libraries write past Python is no result: TensorFlow
