@@ -13,6 +13,7 @@ FEW_LEVELS = 20  # up to here each level gets a column of its own
 LEAST_LEVEL = 5  # rows a level needs for that
 MAX_WORDS = 50
 WORD_ROWS = 20  # rows in which a word must stand
+LARGEST = 1e100  # of a number; beyond, differences and squares overflow
 MOSTLY_NEW = 0.5  # share of the test rows
 LEFT_OUT = ("id", "constant", "empty")
 
@@ -119,7 +120,7 @@ class _Nothing:
 
 class _Number:
     def fit(self, values, y):
-        present = values.dropna().to_numpy()
+        present = np.clip(values.dropna().to_numpy(), -LARGEST, LARGEST)
         self.centre = float(np.median(present)) if len(present) else 0.0
         spread = float(np.std(np.clip(present, *_inner(present)))) if len(present) else 0.0
         self.scale = spread if np.isfinite(spread) and spread > 0 else 1.0
@@ -127,7 +128,8 @@ class _Number:
         return self.transform(values)
 
     def transform(self, values):
-        z = (values.fillna(self.centre).to_numpy() - self.centre) / self.scale
+        filled = np.clip(values.fillna(self.centre).to_numpy(), -LARGEST, LARGEST)
+        z = (filled - self.centre) / self.scale
         z = np.sign(z) * np.log1p(np.abs(z))
         flag = values.isna().to_numpy()[:, None]
         return np.hstack([z[:, None], flag]) if self.flag else z[:, None]

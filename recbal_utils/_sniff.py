@@ -100,10 +100,15 @@ class Source:
             f"rejects_limit=0, columns={{{columns}}})"
         )
 
-    def naming(self, names) -> "Source":
-        """The same, with whole numbers that name something read as text: no digit is lost."""
+    def naming(self, names, label) -> "Source":
+        """The same, with the label and whole numbers that name something read as text.
+
+        So no digit of them is lost, and a class is spelt as it was when classes were counted.
+        """
         types = tuple(
-            "text" if kind == "whole" and (name in names or looks_like_id(name)) else kind
+            "text"
+            if name == label or (kind == "whole" and (name in names or looks_like_id(name)))
+            else kind
             for name, kind in zip(self.names, self.types, strict=True)
         )
         return replace(self, types=types)

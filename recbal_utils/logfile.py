@@ -136,8 +136,8 @@ def open_log(
     chosen = {"time": time, "group": group, "user": user, "item": item}
     chosen = {role: _trimmed(name) for role, name in chosen.items()}
     label = _trimmed(label)
-    roles = _checked_roles(source.kept, label, chosen)
-    source = source.naming([roles[r] for r in ("group", "user", "item") if r in roles])
+    roles = _checked_roles(source, label, chosen)
+    source = source.naming([roles[r] for r in ("group", "user", "item") if r in roles], label)
     with _engine(path, source) as engine:
         counts = engine.label_counts(source.names.index(label))
         classes = _Classes.of(counts, label, positive)
@@ -150,12 +150,17 @@ def open_log(
 # --- columns asked for ---------------------------------------------------------------------------
 
 
-def _checked_roles(names, label, chosen: Mapping) -> dict:
+def _checked_roles(source, label, chosen: Mapping) -> dict:
     """Return the roles given; raise where a column is not there or has two roles that clash."""
     roles = {role: name for role, name in chosen.items() if name is not None}
     for role, name in {"label": label, **roles}.items():
-        if name not in names:
-            raise RecbalError(_no_column(role, name, names))
+        if name not in source.kept and name in source.names:
+            raise RecbalError(
+                f"The column {shown(name)} for the {role} holds lists, records, bytes or "
+                "durations, which are not read: write it as text, numbers or dates."
+            )
+        if name not in source.kept:
+            raise RecbalError(_no_column(role, name, source.kept))
     for role, name in roles.items():
         if name == label:
             raise RecbalError(f"The column {shown(name)} is given as the label and as the {role}.")

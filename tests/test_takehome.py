@@ -379,6 +379,26 @@ def test_whole_numbers_of_64_bits_that_name_visitors_keep_their_digits(tmp_path)
     assert set(log.frame["visitor"]) == {str(2**62 + i) for i in range(7)}
 
 
+def test_a_label_of_any_type_in_parquet(tmp_path):
+    frame = plain(200)
+    path, y = tmp_path / "log.parquet", frame["clicked"]
+    days = {0: pd.Timestamp("2024-01-01"), 1: pd.Timestamp("2024-02-01 12:30")}
+    for values in (y.astype(bool), y.astype("float32"), y.astype("category"), y.map(days)):
+        frame.assign(clicked=values).to_parquet(path)
+        np.testing.assert_array_equal(logfile.open_log(path, "clicked").y, y)
+    frame.assign(clicked=y.astype("boolean").mask(y.index < 9)).to_parquet(path)
+    np.testing.assert_array_equal(logfile.open_log(path, "clicked").y, y[9:])
+
+
+def test_huge_numbers_and_old_dates_become_finite(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = plain(300).assign(huge=rng.choice([1e308, -1e308, 0.5], 300), limit=np.inf)
+    frame["old"] = rng.choice(["0001-01-01", "9999-12-31", "2024-02-29"], 300)
+    rows = takehome.Study(opened(tmp_path, frame), settings=QUICK).data
+    assert np.isfinite(rows.X_train.to_numpy()).all()
+    assert np.isfinite(rows.X_test.to_numpy()).all()
+
+
 # --- bad input -----------------------------------------------------------------------------------
 
 
@@ -476,6 +496,9 @@ def test_roles_that_do_not_fit_end_in_one_line(run):
     assert "has 1 value" in run(path, "--time", "one")
     assert "both --cost-fp and --cost-fn" in run(path, "--cost-fp", "1")
     assert "never holds 'often'" in run(path, "--positive", "often")
+    path = run.save(frame.assign(stay=pd.to_timedelta(1, unit="s"), z=[[1]] * 200), "log.parquet")
+    assert "'stay' for the time holds lists" in run(path, "--time", "stay")
+    assert "'z' for the label holds lists" in run(path, label="z")
 
 
 def test_wrong_options_exit_with_two(capsys):
