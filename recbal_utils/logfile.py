@@ -147,6 +147,51 @@ def open_log(
     return _log(path, source, raw, label, classes, roles, [*engine.problems, *sampling], options)
 
 
+def open_rows(path, like) -> pd.DataFrame:
+    """Read new rows, whose label is not known, as the columns of a log.
+
+    Parameters
+    ----------
+    path : str or Path
+        As for `open_log`; columns that the log lacks are passed over.
+    like : Log
+
+    Returns
+    -------
+    DataFrame of shape (n, d)
+        The columns of `like.frame`, in the types they have there; what does not read so is
+        missing.
+
+    Raises
+    ------
+    RecbalError
+        If the file cannot be read as a table, lacks a column, or is larger than 20 million cells.
+    """
+    path = _sniff.checked_path(path)
+    source = _sniff.source(path)
+    for name in like.frame:
+        if name not in source.kept:
+            raise RecbalError(_no_column("model", name, source.kept))
+    source = source.naming([n for role, n in like.roles.items() if role != "time"], like.label)
+    with _engine(path, source) as engine:
+        raw = engine.all_rows(list(like.frame))
+    return pd.DataFrame(
+        {name: _alike(raw[name], like, name, source.delimiter == ";") for name in like.frame}
+    )
+
+
+def _alike(values, like, name, decimal_comma):
+    """A column of new rows, as the log has it."""
+    is_name = _is_name(name, like.roles)
+    found = _columns.clean(values, name, decimal_comma=decimal_comma, is_name=is_name)[1]
+    kind = like.frame[name].dtype.kind
+    if kind == "f":
+        return pd.to_numeric(found, errors="coerce").astype("float64")
+    if kind == "M":
+        return found if found.dtype.kind == "M" else pd.Series(pd.NaT, found.index)
+    return found if found.dtype.kind not in "fM" else _columns.stripped(values)
+
+
 # --- columns asked for ---------------------------------------------------------------------------
 
 
@@ -324,6 +369,19 @@ class _Engine:
         )
         done = f"the analysis uses {len(kept):,} of them, drawn by a hash of {unit}"
         return kept, [Problem("more rows than the analysis reads", "whole file", None, done)]
+
+    def all_rows(self, names) -> pd.DataFrame:
+        """Return every row of some columns."""
+        n = int(self._ask("SELECT count(*) AS n FROM log")["n"].iloc[0])
+        self._judge_lines(n)
+        if n * len(names) > MAX_CELLS:
+            raise RecbalError(
+                f"{self._source.name} has {n:,} rows, more than are read at once: score it in "
+                f"parts of at most {MAX_CELLS // len(names):,} rows."
+            )
+        chosen = dict(zip(self._source.kept, self._source.selections, strict=True))
+        raw = self._ask(f"SELECT {', '.join(chosen[name] for name in names)} FROM log")
+        return raw.set_axis(names, axis="columns")
 
     def _sampling_unit(self, source, roles):
         role = next((r for r in ("group", "user") if r in roles), None)

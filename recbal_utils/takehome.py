@@ -467,7 +467,7 @@ class Study(Findings):
         costs = f", costs={tuple(float(c) for c in self.costs)!r}" if self.costs else ""
         weight = ', class_weight="balanced"' if way == WEIGHTS else ""
         lines = [
-            "from recbal_utils import calibrate, logfile, takehome",
+            f"from recbal_utils import {'' if way == PLAIN else 'calibrate, '}logfile, takehome",
             "",
             f"log = logfile.open_log({self.log.name!r}, {self.log.label!r}{options})",
             f"study = takehome.Study(log{costs})",
@@ -476,10 +476,11 @@ class Study(Findings):
             *self._fit_lines(way),
             "p = model.predict_proba(rows.X_test)[:, 1]",
         ]
-        if way != PLAIN:
-            shift = self.trial.shifts[f"{name}: {way}"]
+        shift = 0.0 if way == PLAIN else self.trial.shifts[f"{name}: {way}"]
+        if shift:
             lines.append(f"p = calibrate.shift_log_odds(p, {shift:.6f})  # to the natural rate")
-        return "\n".join([*lines, f"act = p >= {self.threshold:.6g}"])
+        lines += [f"act = p >= {self.threshold:.6g}", "", *_score_lines(shift)]
+        return "\n".join(lines)
 
     def _fit_lines(self, way):
         if _trial.sampler(way) is None:
@@ -554,6 +555,15 @@ def _shuffled(table, seed=0):
     """The table with the labels of its rows exchanged: what concentration comes from chance."""
     y = np.random.default_rng(seed).permutation(table[_LABEL].to_numpy())
     return table.assign(**{_LABEL: y})
+
+
+def _score_lines(shift):
+    """Code for new rows: comments, as their file is not known."""
+    yield "# New rows, with the same columns; a label is not needed:"
+    yield '# new = logfile.open_rows("new_rows.csv", like=log)'
+    yield "# p_new = model.predict_proba(study.encoder.transform(new))[:, 1]"
+    if shift:
+        yield f"# p_new = calibrate.shift_log_odds(p_new, {shift:.6f})"
 
 
 def _rate(value) -> str:

@@ -940,6 +940,40 @@ def test_threshold_is_that_of_the_costs(run):
     assert "assumed" in run(plain())
 
 
+@pytest.mark.parametrize("name", ["new_rows.csv", "new_rows.parquet"])
+def test_new_rows_are_scored_as_the_rows_of_the_log_were(tmp_path, monkeypatch, name):
+    frame = clicks(600)
+    study = takehome.Study(
+        opened(tmp_path, frame, time="when", user="user_id", item="item_id"), settings=QUICK
+    )
+    later = frame[study.split.test]
+    monkeypatch.chdir(tmp_path)
+    if name.endswith("csv"):
+        later.drop(columns="clicked").to_csv(name, index=False)
+    else:
+        later.assign(more=1).to_parquet(name)
+    names = {}
+    code = study.code().replace("new_rows.csv", name)
+    exec(re.sub("^# (new|p_new) =", r"\1 =", code, flags=re.MULTILINE), names)
+    np.testing.assert_allclose(names["p_new"], names["p"], atol=1e-6)
+
+
+def test_new_rows_that_read_otherwise_keep_the_types_of_the_log(tmp_path):
+    frame = clicks(300)
+    log = opened(tmp_path, frame, time="when", item="item_id")
+    odd = pd.DataFrame({name: ["7", "?"] for name in frame.columns})
+    odd.to_csv(tmp_path / "odd.csv", index=False)
+    rows = logfile.open_rows(tmp_path / "odd.csv", like=log)
+    for name in log.frame:
+        assert rows[name].dtype.kind == log.frame[name].dtype.kind or rows[name].dtype == "str"
+    study = takehome.Study(log, settings=QUICK)
+    assert len(study.data.X_train)
+    assert np.isfinite(study.encoder.transform(rows).to_numpy()).all()
+    odd.drop(columns="price").to_csv(tmp_path / "odd.csv", index=False)
+    with pytest.raises(RecbalError, match="no column 'price' for the model"):
+        logfile.open_rows(tmp_path / "odd.csv", like=log)
+
+
 @pytest.mark.parametrize("way", [_trial.PLAIN, _trial.UNDER, _trial.WEIGHTS])
 def test_code_of_the_report_runs_and_gives_the_same(tmp_path, monkeypatch, way):
     frame = plain().rename(columns={"a": 'it\'s "a"'})
