@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,7 @@ class Service:
         command = [sys.executable, "-m", "recbal_utils.serve", str(path), "--port", "0"]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen([*command, *options], stderr=log)
+        weakref.finalize(self, self.process.terminate)  # also where a notebook breaks off
         self.port = self._listening()["port"]
 
     def __enter__(self):

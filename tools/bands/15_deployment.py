@@ -35,7 +35,12 @@ NULLS = {
     "correction-while-serving": 1,
 }
 # The server is left out, and what no claim needs.
-UP_TO = {"c-test": "\nanswer =", "f-custom": "\ncounts =", "h-incident": "\nlabels_needed ="}
+UP_TO = {
+    "c-test": "\nanswer =",
+    "f-custom": "\ncounts =",
+    "g-evidence": "\nMarkdown(",
+    "h-incident": "\nlabels_needed =",
+}
 CHANGES = {
     "f-visits": (
         "np.array([drift.stability(reference, reference.count(X_test[at])) for at in rows_of])",
