@@ -14,10 +14,14 @@ import tempfile
 import time
 import weakref
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from recbal_utils.errors import RecbalError
+
+if TYPE_CHECKING:  # it is started by name; from this line the build sees that it is needed
+    from recbal_utils import serve  # noqa: F401
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
