@@ -169,7 +169,7 @@ tbody th { font-weight: 500; }
 td.number { white-space: nowrap; max-width: none; }
 tbody th { min-width: 7rem; overflow-wrap: anywhere; }
 @media (max-width: 40rem) { th, td { padding: .35rem .4rem; max-width: 13rem; }
-  td:not(.number) { min-width: 8rem; } }
+  td:last-child:not(.number) { min-width: 11rem; } }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 figure { margin: 1rem 0; max-width: 42rem; }
 figure img { width: 100%; height: auto; background: #ffffff; border-radius: .3rem; }

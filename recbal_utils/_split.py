@@ -37,7 +37,7 @@ class Split:
 
 
 def split(log, *, test_share=TEST_SHARE, seed=0) -> Split:
-    """Set about 30 % of the rows aside, at their natural rate.
+    """Set about 30 % of the rows aside, more where positives are few, at their natural rate.
 
     With a time: the last rows; rows of one moment stay together. Else with a group or a user:
     whole groups, drawn at random. Else rows at random, those that agree in every column together.
@@ -56,7 +56,7 @@ def split(log, *, test_share=TEST_SHARE, seed=0) -> Split:
         how = f"{share} by {log.roles['time']} ({since} and later)"
         return Split(test, units, unit, how)
     role = next((r for r in ("group", "user") if r in log.roles), None)
-    test = _by_unit(units, log.y, test_share, seed)
+    test = _by_unit(units, log.y, _enough(log.y, test_share), seed)
     what = f"whole {log.roles[role]} values" if role else "rows"
     how = f"{100 * test.mean():.0f} % of the rows, {what} drawn at random"
     return Split(test, units, unit, how, by_group=log.roles.get(role))
@@ -94,6 +94,12 @@ def _moment(value):
     if isinstance(value, pd.Timestamp):
         return f"{value:%Y-%m-%d}" if value == value.normalize() else f"{value:%Y-%m-%d %H:%M}"
     return f"{float(value):g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def _enough(y, share) -> float:
+    """The share, or where rows of the rarer class are few a larger one, up to a half."""
+    rare = min(y.sum(), len(y) - y.sum())
+    return max(share, LEAST_PER_SIDE / rare) if rare >= 2 * LEAST_PER_SIDE else share
 
 
 def _by_unit(units, y, share, seed):

@@ -262,6 +262,15 @@ def test_few_positives_are_shared_between_the_sides(tmp_path, seed):
     assert (int(log.y[test].sum()), int(test.sum())) == (3, 150)
 
 
+@pytest.mark.parametrize(("positives", "tested"), [(39, 12), (40, 20), (51, 20), (90, 27)])
+def test_where_both_sides_can_have_enough_positives_they_do(tmp_path, positives, tested):
+    frame = plain(2_000).assign(clicked=(np.arange(2_000) < positives).astype(int))
+    log = opened(tmp_path, frame)
+    test = _split.split(log).test
+    assert log.y[test].sum() == tested
+    assert log.y[test].mean() == pytest.approx(log.y.mean(), rel=0.05)  # the natural rate
+
+
 def test_time_splits_between_moments_and_tests_the_later_ones(tmp_path):
     frame = clicks().sample(frac=1, random_state=1)
     log = opened(tmp_path, frame, time="when")
