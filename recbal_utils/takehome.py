@@ -291,6 +291,7 @@ class Study(Findings):
             method = f"{name}: {way}"
             after = f"{method}{CORRECTED}"
             row = {"trained on": way} | {METRICS[m]: cells.loc[method, m] for m in METRICS}
+            row[METRICS["average_precision"]] = _fine(found.loc[(method, "average_precision")])
             if after in cells.index:
                 row |= {f"{METRICS[m]}{CORRECTED}": cells.loc[after, m] for m in SHIFTED}
             rows.append({**row, "seconds": f"{found.loc[(method, 'seconds'), 'value']:.2g}"})
@@ -575,8 +576,13 @@ def _legend_above(ax):
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
 
 
+def _fine(row) -> str:
+    """A value and its interval to three digits: where positives are rare, precision is small."""
+    return f"{row['value']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+
+
 def _times(row) -> str:
-    return f"{row['value']:.3g} [{row['low']:.3g}, {row['high']:.3g}] times"
+    return f"{_fine(row)} times"
 
 
 def _cost_text(row) -> str:
