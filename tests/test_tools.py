@@ -298,6 +298,48 @@ def test_numbers_in_tables(value, text):
     assert tables.number(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [
+        (0.5654, "percent", "57 %"),
+        (-0.0342, "percent", "3.42 %"),
+        (-0.00213, "number", "−0.00213"),
+        (-0.00213, "size", "0.00213"),
+        (151.436, "number", "151"),
+        (1006.06, "number", "1,006"),
+        (11.9358, "number", "11.9"),
+        (0, "number", "0"),
+    ],
+)
+def test_claimed_values_in_sentences(value, form, text):
+    assert tables.spoken(value, form) == text
+
+
+@pytest.fixture
+def claiming(tmp_path) -> Path:
+    cells = [
+        new_markdown_cell("# The log\n\n## How rare?"),
+        new_code_cell('ledger.claim("rate", rate, 0, 1, "@he2009")'),
+    ]
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(new_notebook(cells=cells), tmp_path / "notebooks" / "01_log.ipynb")
+    claim = {"id": "rate", "chapter": "01_log", "value": 0.25, "low": 0, "high": 0.5}
+    (tmp_path / "01_log.json").write_text(json.dumps([claim]))
+    return tmp_path
+
+
+def test_a_claim_is_said_in_a_sentence(claiming):
+    text = tables.say_claims("So {claimed}`rate as percent`.", "page.md", claiming, claiming)
+    assert text == "So [25 %](../notebooks/01_log.ipynb#how-rare)."
+
+
+@pytest.mark.parametrize("mark", ["{claimed}`unknown`", "{claimed}`rate as loud`"])
+def test_a_claim_that_cannot_be_said_stops_the_book(mark, claiming, capsys):
+    with pytest.raises(SystemExit):
+        tables.say_claims(mark, "page.md", claiming, claiming)
+    assert capsys.readouterr().err.startswith(f"page.md: {mark}")
+
+
 def test_claims_become_tables(tmp_path):
     cells = [
         new_markdown_cell("# The log\n\n## How `rare`?\n\n```text\n## no heading\n```"),
