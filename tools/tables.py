@@ -2,9 +2,12 @@
 
 import math
 import re
+from functools import partial
 from pathlib import Path
 
+import quiz
 from common import CLAIMS, ROOT, TIMINGS, chapters, read_json, stop
+from quiz import QUIZZES
 
 HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*$")
 FENCE = re.compile(r"^\s*(```+|~~~+|:::+)")
@@ -163,6 +166,7 @@ def say_claims(page: str, name: str, folder: Path = CLAIMS, root: Path = ROOT) -
 
 
 MADE = {"claims": claims_tables, "timings": timings_table}
+MADE |= {f"quiz_{path.stem}": partial(quiz.page, path.stem) for path in QUIZZES.glob("*.yml")}
 
 
 def fill(page: str, name: str) -> str:
