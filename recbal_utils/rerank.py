@@ -1,11 +1,13 @@
 """Re-rank lists after training: against popularity, or towards a user's own mix of categories."""
 
 import numpy as np
+from scipy.special import xlogy
 
 from recbal_utils import _inputs
 from recbal_utils.errors import RecbalError
 
 SMOOTHING = 0.01
+TINY = 1e-300  # where 0 would divide, or be taken the logarithm of
 
 
 def discount_popularity(scores, counts, power: float) -> np.ndarray:
@@ -73,7 +75,7 @@ def user_mix(history, shares) -> np.ndarray:
         Rows sum to 1, or to 0 for a user without any category.
     """
     total = np.asarray(history @ shares, dtype=float)
-    return total / np.maximum(total.sum(axis=1, keepdims=True), 1e-12)
+    return total / np.maximum(total.sum(axis=1, keepdims=True), TINY)
 
 
 def miscalibration(mix, lists, shares, smoothing: float = SMOOTHING) -> np.ndarray:
@@ -164,8 +166,6 @@ def calibrate(scores, candidates, mix, shares, *, k: int, weight: float, smoothi
 
 def _divergence(p, total, smoothing):
     """KL(p || q~) along the last axis, q being `total` scaled to sum to 1."""
-    q = total / np.maximum(total.sum(axis=-1, keepdims=True), 1e-12)
-    mixed = (1 - smoothing) * q + smoothing * p
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(p > 0, p * np.log(p / mixed), 0)
-    return terms.sum(axis=-1)
+    q = total / np.maximum(total.sum(axis=-1, keepdims=True), TINY)
+    mixed = np.log((1 - smoothing) * q + smoothing * p + TINY)
+    return xlogy(p, p).sum(axis=-1) - np.einsum("...g,...g->...", p, mixed)

@@ -68,7 +68,7 @@ def greedily(user, k, weight):
         values = {}
         for item in set(range(12)) - set(chosen):
             trial = [*chosen, item]
-            q = SHARES[trial].sum(axis=0) / SHARES[trial].sum()
+            q = SHARES[trial].sum(axis=0) / max(SHARES[trial].sum(), 1e-12)
             off = rel_entr(MIX[user], 0.99 * q + 0.01 * MIX[user]).sum()
             values[item] = (1 - weight) * SCORES[user, trial].sum() - weight * off
         chosen.append(max(values, key=values.get))
