@@ -6,14 +6,16 @@ PY := .venv/bin/python
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab student lint format lock clean setup
+.PHONY: help book test lab student slides lint format lock clean setup
 
 help: ## list these targets
 	@echo "make book          build the book: open _build/html/index.html when it is done"
 	@echo "make test          lint, build the book, run every test"
 	@echo "make notebooks/01  run one chapter alone"
 	@echo "make lab           open JupyterLab on the notebooks"
-	@echo "make student       notebooks without solutions, in _build/student"
+	@echo "make student       notebooks with answer cells instead of solutions, in _build/student;"
+	@echo "                   'make lab STUDENT=1' opens them"
+	@echo "make slides        slides of each part, in _build/slides, from the notebooks as last run"
 	@echo "make lint          check style; 'make format' repairs it"
 	@echo "make lock          compile requirements.in into requirements.txt"
 	@echo "make clean         delete everything made, except .venv"
@@ -33,10 +35,13 @@ notebooks/%: setup
 	@$(PY) tools/chain.py --jobs $(JOBS) "$@"
 
 lab: setup
-	@$(PY) tools/lab.py
+	@$(PY) tools/lab.py $(if $(STUDENT),--student)
 
 student: setup
 	@$(PY) tools/student.py notebooks _build/student
+
+slides: setup
+	@$(PY) tools/slides.py
 
 lint: setup
 	@$(BIN)/ruff check --quiet

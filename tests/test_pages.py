@@ -97,3 +97,27 @@ def test_answers_fold_without_a_script():
     question = {"ask": "?", "answers": [{"text": "a", "why": "w", "right": True}]}
     text = quiz.markdown([question])
     assert ":::{dropdown} A. a\n**Right.** w\n:::" in text
+
+
+# ---- the workshop kit ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_errors_page_knows_every_exercise(path):
+    text = "\n".join(cell["source"] for cell in read_notebook(path)["cells"])
+    if "import check" not in text:
+        pytest.skip("the exercises of this chapter have no checks yet")
+    page = (ROOT / "book" / "teaching_errors.md").read_text(encoding="utf-8")
+    for chapter, number in re.findall(r"\{solution-start\} ex-(\d\d)-(\d)", text):
+        assert f"| {int(chapter)}.{number} " in page
+
+
+def test_routes_keep_their_minutes():
+    page = (ROOT / "book" / "teaching.md").read_text(encoding="utf-8")
+    routes = page.split("## Three routes")[1].split("## `check`")[0]
+    plans = re.findall(r"\| Minute .*\n\|[-:| ]+\n((?:\|.*\n)+)", routes)
+    assert len(plans) == 4  # 90 minutes, half a day, and each of two days
+    for plan in plans:
+        minutes = [int(row.split("|")[1]) for row in plan.strip().split("\n")]
+        assert minutes[0] == 0
+        assert minutes == sorted(set(minutes))

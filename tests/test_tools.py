@@ -406,7 +406,9 @@ def test_student_edition_has_no_solution():
         new_code_cell("kept = 1"),
     ]
     left = student.without_solutions(new_notebook(cells=cells)).cells
-    assert [c.source for c in left] == ["```{exercise}\nTry.\n```\n\n\n\nAfter.", "kept = 1"]
+    answer = "# Your answer to ex-2: write it here.\n"
+    exercise = "```{exercise}\nTry.\n```\n\n\n\nAfter."
+    assert [c.source for c in left] == [exercise, answer, "kept = 1"]
 
 
 def test_an_exercise_beside_a_solution_stays_in_the_student_edition():
@@ -421,7 +423,25 @@ def test_an_exercise_beside_a_solution_stays_in_the_student_edition():
     ]
     left = student.without_solutions(new_notebook(cells=cells)).cells
     one, two = "```{exercise} One\nTry.\n```", "```{exercise} Two\nGo.\n```"
-    assert [c.source for c in left] == [one, two, "kept = 1"]
+    answers = [f"# Your answer to ex-{k}: write it here.\n" for k in (1, 2)]
+    assert [c.source for c in left] == [one, answers[0], two, answers[1], "kept = 1"]
+
+
+def test_the_student_edition_is_made_anew_but_never_over_a_learners_work(tmp_path, capsys):
+    source = write_chapter(tmp_path, "01_a", "x = 1")
+    notebook = nbformat.read(source, as_version=4)
+    notebook.cells[0].source += " See [words](../book/glossary.md)."
+    nbformat.write(notebook, source)
+    copy = tmp_path / "_build" / "student" / source.name
+    student.main(source.parent, copy.parent)
+    assert "](../../book/glossary.md)" in copy.read_text()
+    write_chapter(tmp_path, "01_a", "x = 2")
+    student.main(source.parent, copy.parent)
+    assert "x = 2" in copy.read_text()
+    copy.write_text(copy.read_text().replace("x = 2", "x = 'mine'"))
+    student.main(source.parent, copy.parent)
+    assert "mine" in copy.read_text()
+    assert "holds your work and is kept" in capsys.readouterr().out
 
 
 def test_records_of_the_run_are_taken_out():

@@ -4,8 +4,8 @@
 CHAPTERS := $(patsubst notebooks/%.ipynb,%,$(sort $(wildcard notebooks/[0-9]*.ipynb)))
 EXECUTED := $(CHAPTERS:%=_build/executed/%.ipynb)
 DIAGRAMS := $(patsubst book/diagrams/%.mmd,_build/diagrams/%.svg,$(wildcard book/diagrams/*.mmd))
-PAGES := $(wildcard book/*.md book/*.bib book/quizzes/*.yml book/assets/*) book _config.yml _toc.yml
-STAGERS := tools/stage.py tools/tables.py tools/quiz.py tools/common.py tools/pages.py
+PAGES := $(wildcard book/*.md book/*.bib book/quizzes/*.yml book/slides/*.md book/assets/*) book _config.yml _toc.yml
+STAGERS := tools/stage.py tools/tables.py tools/quiz.py tools/slides.py tools/slides.html tools/common.py tools/pages.py
 
 .PHONY: html
 html: _build/html.stamp

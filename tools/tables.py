@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import quiz
+import slides
 from common import CLAIMS, ROOT, TIMINGS, chapters, read_json, stop
 from quiz import QUIZZES
 
@@ -165,7 +166,7 @@ def say_claims(page: str, name: str, folder: Path = CLAIMS, root: Path = ROOT) -
     return CLAIMED.sub(value, page)
 
 
-MADE = {"claims": claims_tables, "timings": timings_table}
+MADE = {"claims": claims_tables, "timings": timings_table, "slides": slides.listed}
 MADE |= {f"quiz_{path.stem}": partial(quiz.page, path.stem) for path in QUIZZES.glob("*.yml")}
 
 
