@@ -6,7 +6,7 @@ PY := .venv/bin/python
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab student slides lint format lock clean setup
+.PHONY: help book test lab student slides scale-test offline-kit lint format lock clean setup
 
 help: ## list these targets
 	@echo "make book          build the book: open _build/html/index.html when it is done"
@@ -16,6 +16,8 @@ help: ## list these targets
 	@echo "make student       notebooks with answer cells instead of solutions, in _build/student;"
 	@echo "                   'make lab STUDENT=1' opens them"
 	@echo "make slides        slides of each part, in _build/slides, from the notebooks as last run"
+	@echo "make scale-test    the scale-out chapter's samples on Apache Spark too (needs Java 17)"
+	@echo "make offline-kit   all that a room without network needs, in _build/offline-kit"
 	@echo "make lint          check style; 'make format' repairs it"
 	@echo "make lock          compile requirements.in into requirements.txt"
 	@echo "make clean         delete everything made, except .venv"
@@ -42,6 +44,12 @@ student: setup
 
 slides: setup
 	@$(PY) tools/slides.py
+
+scale-test: setup
+	@$(PY) tools/scale_test.py
+
+offline-kit: setup
+	@$(PY) tools/offline_kit.py
 
 lint: setup
 	@$(BIN)/ruff check --quiet

@@ -25,6 +25,9 @@ _build/studies/%.parquet: studies/%.py .venv/.installed | _build/data.stamp
 _build/executed/%.ipynb: notebooks/%.ipynb .venv/.installed | _build/data.stamp
 	@$(PY) tools/execute.py $*
 
+# What Apache Spark returned: carried by the project, or from `make scale-test`.
+_build/executed/21_scale_out.ipynb: $(wildcard studies/21_scale_out.json _build/spark/record.json)
+
 _build/diagrams/%.svg: book/diagrams/%.mmd tools/diagram.py
 	@$(PY) tools/diagram.py $< $@
 
