@@ -184,18 +184,21 @@ def measured_bias(log: pd.DataFrame) -> float:
 def click_weights(log: pd.DataFrame, examined=None) -> pd.DataFrame:
     """Return what each query's items earned in clicks, one row a pair of query and item.
 
+    An item earns its clicks per look, times the query's sessions. Without `examined` a look is
+    being shown, so on one fixed page a query an item earns its number of clicks. With it a look is
+    being shown *and* examined, so that each click counts one over its propensity.
+
     Parameters
     ----------
     log : pandas.DataFrame
         As from `click_log`.
     examined : array-like of shape (n_places,), optional
-        Probability that each place is looked at. A click then counts ``1 / examined`` of its
-        place (inverse propensity); without it, every click counts 1.
+        Probability that each place is looked at.
 
     Returns
     -------
     pandas.DataFrame
-        `query`, `item`, `shown`, `weight`, sorted by query and item.
+        `query`, `item`, `shown`, `clicks`, `looks`, `weight`, sorted by query and item.
 
     Raises
     ------
@@ -207,7 +210,7 @@ def click_weights(log: pd.DataFrame, examined=None) -> pd.DataFrame:
     T. Joachims, A. Swaminathan and T. Schnabel, "Unbiased Learning-to-Rank with Biased Feedback",
     WSDM 2017.
     """
-    weight = log["clicks"].to_numpy(float)
+    looks = log["shown"].to_numpy(float)
     if examined is not None:
         examined = _inputs.numbers(examined, "examined")
         if len(examined) < log["position"].max() or not (examined > 0).all():
@@ -215,9 +218,12 @@ def click_weights(log: pd.DataFrame, examined=None) -> pd.DataFrame:
                 f"examined has {len(examined)} values: give one above 0 for each of the "
                 f"{log['position'].max()} places."
             )
-        weight = weight / examined[log["position"] - 1]
-    table = log.assign(weight=weight)
-    return table.groupby(["query", "item"], as_index=False)[["shown", "weight"]].sum()
+        looks = looks * examined[log["position"] - 1]
+    columns = ["shown", "clicks", "looks"]
+    table = log.assign(looks=looks).groupby(["query", "item"], as_index=False)[columns].sum()
+    sessions = log[log["position"] == 1].groupby("query")["shown"].sum()
+    table["weight"] = table["clicks"] / table["looks"] * table["query"].map(sessions)
+    return table
 
 
 def _fixed_pages(pages, sessions):

@@ -142,8 +142,10 @@ def settings():
     for shown in ("words", "meaning"):
         yield "unseen", f"{shown}, shown only", clicked(shown, True, True)
         yield "unseen", f"{shown}, and unseen", clicked(shown, True, True, unseen=NEGATIVES // 2)
-    yield "explore", "none", clicked("words", True, True)
-    yield "explore", "random pages", clicked("words", True, True, explore=RANDOM_SHARE)
+    for n in SESSIONS[1:]:
+        for share in (0, RANDOM_SHARE):
+            name = f"{share:.0%} random, {n}"
+            yield "explore", name, clicked("words", True, True, n, explore=share)
 
 
 def label(shown, corrected, per_query, n):
