@@ -174,12 +174,15 @@ def test_traps_belong_to_answers():
 def test_answer_cells_ask_for_what_the_solution_checks():
     cells = [
         new_markdown_cell("````{solution-start} ex-99-1\n````"),
-        new_code_cell("x = 4\ncheck('ex-99-1', x=x, within=0.5)\nprint(x)"),
+        new_code_cell("# 2 + 2\nx = 4\n# A sum.\ncheck('ex-99-1', x=x, within=0.5)\nprint(x)"),
         new_code_cell("check('ex-99-1', y=x / 8)"),
         new_markdown_cell("So four.\n\n````{solution-end}\n````"),
     ]
     (cell,) = student.without_solutions(new_notebook(cells=cells)).cells
     assert cell.cell_type == "code"
     assert cell.source.splitlines()[0].startswith("# Your answer to ex-99-1")
-    assert 'check("ex-99-1", x=..., within=0.5)\ncheck("ex-99-1", y=...)' in cell.source
+    assert (
+        '\n\n# A sum.\ncheck("ex-99-1", x=..., within=0.5)\ncheck("ex-99-1", y=...)' in cell.source
+    )
+    assert "2 + 2" not in cell.source
     assert "4" not in cell.source.replace("ex-99-1", "")

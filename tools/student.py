@@ -36,9 +36,20 @@ def emptied(call: ast.Call) -> str:
     return ast.unparse(call).replace("'", '"')
 
 
+def questions(code: str) -> list[str]:
+    """The calls of `check` in a solution, emptied, with the comments right above them."""
+    lines, found = code.split("\n"), []
+    for call in check_calls(code):
+        above = call.lineno - 1
+        while above > 0 and lines[above - 1].startswith("#"):
+            above -= 1
+        found += [*lines[above : call.lineno - 1], emptied(call)]
+    return found
+
+
 def answer_cell(label: str, codes: list[str]):
     """The cell in which a learner answers an exercise."""
-    calls = [emptied(call) for code in codes for call in check_calls(code)]
+    calls = [line for code in codes for line in questions(code)]
     asked = "put your values in the place of the dots" if calls else "write it here"
     lines = [f"# Your answer to {label}: {asked}.", "", *calls]
     return nbformat.v4.new_code_cell("\n".join(lines).rstrip() + "\n", id=f"{label}-answer")
