@@ -50,7 +50,7 @@ def film_draws(names):
     return {
         "films-logq": apart(results["in-batch"][0], results["in-batch, logQ"][0]),
         "films-tail-costs-recall": apart(turned["test", 0.0][0], turned["test", names["power"]][0]),
-        "genre-mix-nearly-free": apart(names["plain"], names["tuned"], "miscalibration"),
+        "genre-mix-comes-closer": apart(names["plain"], names["tuned"], "miscalibration"),
         "stars-balanced-overstate": ratio["ratio"],
     }
 
