@@ -36,12 +36,13 @@ def figures() -> dict[str, tuple[str, str]]:
 
 
 def picture(name: str, source: str) -> str:
-    """An image element that holds its picture."""
+    """A figure element that holds its picture."""
     if name not in figures():
         stop(f"book/slides/{source}: no executed notebook has a figure '{name}'")
     data, alt = figures()[name]
     data = "".join(data).replace("\n", "")
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
+    image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}</figure>"
 
 
 def is_tall(name: str) -> bool:
