@@ -9,7 +9,8 @@ import tables
 from conftest import NOTEBOOKS, ROOT, must, read_notebook
 from quiz import QUIZZES
 
-PAGES = sorted((ROOT / "book").glob("*.md")) + sorted(QUIZZES.glob("*.yml"))
+PAGES = [*(ROOT / "book").glob("*.md"), *(ROOT / "book" / "slides").glob("*.md")]
+PAGES = sorted([*PAGES, *QUIZZES.glob("*.yml")])
 CLAIM = re.compile(r"""\.claim\(\s*["']([a-z0-9-]+)["']""")
 
 
@@ -24,7 +25,7 @@ def claimed_ids() -> set[str]:
     return set(CLAIM.findall("\n".join(code)))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_pages_say_only_claims_that_are_made(page):
     said = {match["id"] for match in tables.CLAIMED.finditer(page.read_text(encoding="utf-8"))}
     assert said <= claimed_ids()
