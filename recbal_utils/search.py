@@ -5,6 +5,7 @@ the type's main category. Relevance is judged by product type, from 0 to 3, by a
 the list of types and not the texts that a retriever reads.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,7 +158,7 @@ def bm25(texts: Sequence[str], queries: Sequence[str]) -> np.ndarray:
     -----
     Robertson and Zaragoza (2009), in the variant of Lucene, by the package `bm25s`.
     """
-    import bm25s
+    bm25s = _bm25s()
 
     def tokens(of):
         return bm25s.tokenize(
@@ -355,10 +356,20 @@ def _commonest(values):
     return values.mode().iloc[0]
 
 
+def _bm25s():
+    """The package; its progress bars, unused here, ask a notebook for widgets when imported."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        try:
+            import bm25s
+        except ImportError:
+            raise RecbalError("BM25 needs bm25s: run `pip install -r requirements.txt`.") from None
+    return bm25s
+
+
 def _singular(words):
     """Words without a plural s: enough to make `eggs` and `egg` one word."""
-    cut = [w[:-1] if len(w) > 3 and w.endswith("s") and not w.endswith("ss") else w for w in words]
-    return cut
+    return [w[:-1] if len(w) > 3 and w.endswith("s") and not w.endswith("ss") else w for w in words]
 
 
 def _standard(column):
