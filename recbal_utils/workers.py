@@ -82,6 +82,26 @@ def build(job: Job):
     return keras.Model(inputs, keras.layers.Dense(1, bias_initializer=start)(x))
 
 
+def log_odds(job: Job, weights: Sequence[np.ndarray], X: np.ndarray) -> np.ndarray:
+    """Log-odds of rows by a trained network, in plain NumPy.
+
+    Parameters
+    ----------
+    job : Job
+    weights : sequence of arrays
+        Of one worker, as `train` returns them.
+    X : ndarray of shape (n, n_features)
+        Raw features.
+
+    Returns
+    -------
+    ndarray of float32, shape (n,)
+    """
+    first, first_bias, last, last_bias = weights
+    x = (np.log1p(X) - np.asarray(job.mean, np.float32)) / np.sqrt(job.variance).astype(np.float32)
+    return (np.maximum(x @ first + first_bias, 0) @ last + last_bias)[:, 0]
+
+
 def train(jobs: Sequence[Job], workers: int = 2) -> list[dict]:
     """Train each job with several processes on this machine, one job after another.
 
@@ -95,7 +115,8 @@ def train(jobs: Sequence[Job], workers: int = 2) -> list[dict]:
     -------
     list of dict
         For each job `weights` (list of arrays of each worker's model, so `weights[0]` is the first
-        worker's), `loss` (of the last step, all workers), and `seconds` (of the steps).
+        worker's), `loss` (of the last step, all workers), and `core_seconds` (processor time of the
+        steps, all workers).
 
     Raises
     ------
@@ -156,9 +177,9 @@ def work(folder: Path, index: int, workers: int) -> None:
         tf.distribute.MultiWorkerMirroredStrategy() if several else tf.distribute.get_strategy()
     )
     for number, values in enumerate(json.loads((folder / "jobs.json").read_text())):
-        weights, loss, seconds = _train_one(strategy, Job(**values), index, workers)
+        weights, loss, spent = _train_one(strategy, Job(**values), index, workers)
         with replacing(folder / f"{number}-{index}.npz") as part, part.open("wb") as stream:
-            np.savez(stream, *weights, loss=loss, seconds=seconds)
+            np.savez(stream, *weights, loss=loss, core_seconds=spent)
 
 
 def _train_one(strategy, job, index, workers):
@@ -172,10 +193,14 @@ def _train_one(strategy, job, index, workers):
     step = step_function(strategy, model, optimizer, job, workers)
     batches = iter(_batches(strategy, job, index, workers))
     loss = step(next(batches))
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(job.steps - 1):
         loss = step(next(batches))
-    return model.get_weights(), float(loss), time.perf_counter() - started
+    return (
+        [v.numpy() for v in model.trainable_variables],
+        float(loss),
+        time.process_time() - started,
+    )
 
 
 def _batches(strategy, job, index, workers):
@@ -256,7 +281,7 @@ def _collect(folder, number, workers):
     return {
         "weights": [[one[name] for name in names] for one in found],
         "loss": float(found[0]["loss"]),
-        "seconds": float(found[0]["seconds"]),
+        "core_seconds": float(sum(one["core_seconds"] for one in found)),
     }
 
 

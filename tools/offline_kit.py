@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from common import BUILD, ROOT, data_cache, stop, write_atomically
+from packaging.requirements import Requirement
 
 KIT = BUILD / "offline-kit"
 WHEELS = "wheels"
@@ -32,6 +33,9 @@ For {python} on {platform}. Copy this folder to each machine and, inside it:
 Nothing is downloaded. Read without installing anything: open `_build/html/index.html`, if the
 folder `_build/html` is here. Not in the kit: Python itself with its venv module, make, Chromium
 (only the browser tests use it) and Apache Spark (chapter 21 shows a recorded run).
+
+The kit is for your own room: some packages carry data that may not be passed on
+(`book/data.md` names the terms of each).
 """
 
 
@@ -65,21 +69,45 @@ def copy(names, source: Path, target: Path) -> None:
         shutil.copy2(source / name, target / name)
 
 
+def pins_at(text: str, full_version: str) -> set[str]:
+    """The pins of a requirements file that hold on a Python of this full version."""
+    lines = [line.split("#", 1)[0].strip() for line in text.splitlines()]
+    pins = [Requirement(line) for line in lines if line]
+    environment = {"python_full_version": full_version}
+    kept = [pin for pin in pins if pin.marker is None or pin.marker.evaluate(environment)]
+    return {f"{pin.name}{pin.specifier}" for pin in kept}
+
+
+def pins_of_other_patches(text: str) -> dict[str, list[str]]:
+    """Pins that another patch release of this Python needs: the room's may be older or newer."""
+    minor = label()["python"]
+    here = pins_at(text, platform.python_version())
+    ends = {version: pins_at(text, version) for version in (f"{minor}.0", f"{minor}.99")}
+    return {version: sorted(pins - here) for version, pins in ends.items() if pins - here}
+
+
+def pip(*arguments: str) -> None:
+    """Run pip; a failure ends in one line."""
+    command = [sys.executable, "-m", "pip", *arguments, "--disable-pip-version-check", "--quiet"]
+    command += ["--no-deps", "--progress-bar", "off"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if "ERROR" in line]
+        stop(
+            f"offline-kit: a wheel could not be made ({(errors or ['pip failed'])[0]}); "
+            "check the network (or PIP_INDEX_URL) and run the command again"
+        )
+
+
 def make_wheels(target: Path) -> None:
     """Fetch every pinned package, and build those that come as sources only."""
     for requirements in REQUIREMENTS:
         print(f"offline-kit: wheels of {requirements}", flush=True)
-        command = [sys.executable, "-m", "pip", "wheel", "--disable-pip-version-check", "--quiet"]
-        command += ["--no-deps", "--progress-bar", "off", "--wheel-dir", str(target)]
-        done = subprocess.run(
-            [*command, "-r", requirements], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            errors = [line for line in done.stderr.splitlines() if "ERROR" in line]
-            stop(
-                f"offline-kit: a wheel could not be made ({(errors or ['pip failed'])[0]}); "
-                "check the network (or PIP_INDEX_URL) and run the command again"
-            )
+        pip("wheel", "--wheel-dir", str(target), "-r", requirements)
+        text = (ROOT / requirements).read_text(encoding="utf-8")
+        for version, pins in pins_of_other_patches(text).items():
+            only = ["--only-binary", ":all:", "--python-version", version]
+            pip("download", "--dest", str(target), *only, *pins)
     write_atomically(target / "made-for.json", json.dumps(label()))
 
 

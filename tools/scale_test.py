@@ -13,7 +13,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -67,20 +66,19 @@ def processor_seconds() -> float:
 
 
 class Cost:
-    """Seconds and processor seconds of a block, whatever else the machine does."""
+    """Processor seconds of a block, which other work on the machine hardly moves."""
 
     def __enter__(self):
-        self.wall, self.processor = time.perf_counter(), processor_seconds()
+        self.spent = processor_seconds()
         return self
 
     def __exit__(self, *_):
-        self.wall = time.perf_counter() - self.wall
-        self.processor = processor_seconds() - self.processor
+        self.spent = processor_seconds() - self.spent
 
     def record(self, engine: str, what: str, rows: int) -> dict:
         """As a row of the record's table of costs."""
-        spent = {"seconds": round(self.wall, 1), "core_seconds": round(self.processor, 1)}
-        return {"engine": engine, "what": what, "rows": rows, **spent}
+        spent = round(self.spent, 1)
+        return {"engine": engine, "what": what, "rows": rows, "core_seconds": spent}
 
 
 def diagnosed(log) -> dict:
