@@ -81,7 +81,7 @@ def deck(path: Path, say, to_html: str) -> str:
 
 def sources() -> list[Path]:
     """The decks in the order of the parts."""
-    order = ["diagnose", "balance", "model"]
+    order = ["diagnose", "balance", "model", "ship", "elsewhere"]
     rank = {name: place for place, name in enumerate(order)}
     return sorted(SOURCES.glob("*.md"), key=lambda path: rank.get(path.stem, len(order)))
 
