@@ -23,7 +23,7 @@ from recbal_utils._atomic import replacing
 from recbal_utils.errors import RecbalError
 
 DIVIDE_BY = ("whole batch", "own weights")
-PATIENCE = 300  # seconds
+PATIENCE = 300  # seconds for each job
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def train(jobs: Sequence[Job], workers: int = 2) -> list[dict]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "jobs.json").write_text(json.dumps([asdict(job) for job in jobs]))
-        _run_all(folder, workers)
+        _run_all(folder, workers, PATIENCE * len(jobs))
         return [_collect(folder, number, workers) for number in range(len(jobs))]
 
 
@@ -226,7 +226,7 @@ def _batches(strategy, job, index, workers):
     return both.map(lambda a, b: tuple(tf.concat(pair, 0) for pair in zip(a, b, strict=True)))
 
 
-def _run_all(folder, workers):
+def _run_all(folder, workers, patience):
     ports = _free_ports(workers)
     processes = []
     for index in range(workers):
@@ -240,19 +240,19 @@ def _run_all(folder, workers):
                 subprocess.Popen([*command, str(workers)], env=environment, stdout=log, stderr=log)
             )
     try:
-        _wait(processes, folder)
+        _wait(processes, folder, patience)
     finally:
         for process in processes:
             process.kill()
             process.wait()
 
 
-def _wait(processes, folder):
+def _wait(processes, folder, patience):
     """Until all have ended well; one that fails would leave the others waiting for it."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while any(process.poll() is None for process in processes):
         if time.monotonic() > deadline:
-            raise RecbalError(f"The workers did not end within {PATIENCE} seconds.")
+            raise RecbalError(f"The workers did not end within {patience:,} seconds.")
         if any(process.poll() for process in processes):
             break
         time.sleep(0.1)

@@ -66,17 +66,21 @@ def first_job(table, folder):
     )
 
 
-def trained(job, folder, seed):
-    """Models of one seed, by name, and seconds of their steps."""
-    job = replace(job, seed=seed)
-    jobs = [
-        replace(job, folder=str(folder / files), divide_by=divisor)
+def trained(job, folder, seeds):
+    """Models of all seeds, by seed and name; two starts of processes serve them all."""
+    alone = [replace(job, seed=seed) for seed in seeds]
+    together = [
+        replace(one, folder=str(folder / files), divide_by=divisor)
+        for one in alone
         for files, divisor in WAYS.values()
     ]
-    alone = workers.train([job], workers=1)[0]
-    together = dict(zip(WAYS, workers.train(jobs, workers=2), strict=True))
-    print(f"seed {seed}: {len(jobs) + 1} models trained", flush=True)
-    return job, {ONE: alone, **together}
+    found = dict(zip(seeds, ({ONE: model} for model in workers.train(alone, 1)), strict=True))
+    print(f"trained by one worker: {len(alone)}", flush=True)
+    names = [(one, name) for one in seeds for name in WAYS]
+    for (seed, name), model in zip(names, workers.train(together, 2), strict=True):
+        found[seed][name] = model
+    print(f"trained by two workers: {len(together)}", flush=True)
+    return found
 
 
 class Judge:
@@ -98,15 +102,18 @@ class Judge:
         return {name: getattr(evaluate, name)(self.y, p) for name in names}
 
 
-def judged(job, models, judge):
-    """A row for each model: metrics, and how far it is from the model of one worker."""
-    odds = {name: judge.log_odds(job, model["weights"]) for name, model in models.items()}
-    rows = {}
-    for name, model in models.items():
-        apart = np.abs(odds[name] - odds[ONE]).max()
-        spent = {"rows": job.steps * job.batch_size, "core_seconds": model["core_seconds"]}
-        rows[name] = {**judge.metrics(odds[name]), "apart": apart, **spent}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name").reset_index()
+def judged(job, found):
+    """A row for each seed and model: metrics, and how far it is from the model of one worker."""
+    judge, rows = Judge(), []
+    for seed, models in found.items():
+        odds = {name: judge.log_odds(job, model["weights"]) for name, model in models.items()}
+        for name, model in models.items():
+            apart = float(np.abs(odds[name] - odds[ONE]).max())
+            spent = {"rows": job.steps * job.batch_size, "core_seconds": model["core_seconds"]}
+            rows.append(
+                {"seed": seed, "name": name, **judge.metrics(odds[name]), "apart": apart, **spent}
+            )
+    return pd.DataFrame(rows).assign(part="training")
 
 
 def memory(folder):
@@ -126,17 +133,8 @@ def run(seeds=(0,), checkpoint=None):
         folder = Path(name)
         job = write_shards(folder)
         print("shards written", flush=True)
-        judge = Judge()
-        frames = [
-            kept(
-                checkpoint,
-                f"training-{seed}",
-                lambda seed=seed: judged(*trained(job, folder, seed), judge).assign(
-                    part="training", seed=seed
-                ),
-            )
-            for seed in seeds
-        ]
+        train = lambda: judged(job, trained(job, folder, list(seeds)))
+        frames = [kept(checkpoint, "training", train)]
         frames.append(kept(checkpoint, "memory", lambda: memory(folder).assign(part="memory")))
     return pd.concat(frames, ignore_index=True).set_index(["part", "name"])
 
