@@ -1,8 +1,8 @@
 """Product search: shelves to find, queries with judged relevance, scores, and graded metrics.
 
 A *shelf* is all products of one product type and one brand class (store brand or national) in
-the type's main category. Relevance is judged by product type, from 0 to 3, by a person who read
-the list of types and not the texts that a retriever reads.
+the type's main category. Relevance is judged by product type, from 0 to 3, from the list of types
+and the meaning of a query, not from what a retriever finds.
 """
 
 import warnings
