@@ -5,11 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import deps
 import execute
 import nbformat
+import offline_kit
 import pytest
 import stage
 import student
@@ -244,6 +246,89 @@ def test_no_network_is_named_and_nothing_half_made_is_taken_as_good(clone):
         line = only_line(setup(clone, **unreachable))
         assert "the package index was not reached" in line
         assert not (clone / ".venv" / ".installed").exists()
+
+
+# ---- offline kit --------------------------------------------------------------------------
+
+
+def test_the_kit_carries_sources_and_nothing_made(tmp_path):
+    for name in ("a.py", "notebooks/b.ipynb", "_build/c", ".venv/d", "wheels/e", "x/__pycache__/f"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    found = offline_kit.sources(tmp_path)
+    assert found == [Path("a.py"), Path("notebooks/b.ipynb")]
+    offline_kit.copy(found, tmp_path, tmp_path / "kit")
+    assert (tmp_path / "kit/notebooks/b.ipynb").read_text() == "notebooks/b.ipynb"
+
+
+def test_the_kit_carries_whole_tables_only(tmp_path):
+    for name in ("a.parquet", "a.json", "half.parquet", "seal.json"):
+        (tmp_path / name).touch()
+    assert offline_kit.sealed(tmp_path) == [Path("a.json"), Path("a.parquet")]
+
+
+def test_pins_of_another_patch_release_are_fetched_too():
+    minor = offline_kit.label()["python"]
+    text = (
+        "# a comment\nplain==1\n    # via x\n"
+        f"old==1 ; python_full_version < '{minor}.0.post1'\n"
+        f"new==2 ; python_full_version >= '{minor}.99'\n"
+        "never==3 ; sys_platform == 'nowhere'\n"
+    )
+    assert offline_kit.pins_of_other_patches(text) == {
+        f"{minor}.0": ["old==1"],
+        f"{minor}.99": ["new==2"],
+    }
+
+
+def make_kit(clone: Path, **changes) -> None:
+    (clone / "wheels").mkdir()
+    made_for = json.dumps({**offline_kit.label(), **changes})
+    (clone / "wheels" / "made-for.json").write_text(made_for)
+
+
+WHEEL = """Wheel-Version: 1.0
+Generator: test
+Root-Is-Purelib: true
+Tag: py3-none-any
+"""
+
+
+def tiny_wheel(folder: Path, name: str) -> None:
+    info = f"{name}-1.0.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as file:
+        file.writestr(f"{name}.py", "")
+        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        file.writestr(f"{info}/WHEEL", WHEEL)
+        file.writestr(f"{info}/RECORD", "")
+
+
+def test_a_kit_installs_from_its_wheels_and_asks_no_index(clone):
+    make_kit(clone)
+    tiny_wheel(clone / "wheels", "recbalprobe")
+    (clone / "requirements.txt").write_text("recbalprobe==1.0\n")
+    result = setup(clone, PIP_INDEX_URL="http://127.0.0.1:9/simple", PIP_RETRIES="0")
+    installed = list((clone / ".venv" / "lib").glob("*/site-packages/recbalprobe.py"))
+    assert installed, result.stderr
+    # The project itself is no package in this clone: that is where it stops.
+    assert "wheels lacks a package" in only_line(result)
+
+
+def test_a_kit_that_lacks_a_wheel_says_so(clone):
+    make_kit(clone)
+    assert "the folder wheels lacks a package: ERROR: No matching" in only_line(setup(clone))
+
+
+def test_a_kit_for_another_machine_is_refused(clone):
+    make_kit(clone, system="Other")
+    line = only_line(setup(clone))
+    assert "the wheels here are for Other" in line
+    assert not (clone / ".venv").exists()
+
+
+def test_a_kit_for_another_python_is_refused(clone):
+    make_kit(clone, python="3.9")
+    assert "Python 3.9 is needed" in only_line(setup(clone))
 
 
 # ---- what imports what --------------------------------------------------------------------
