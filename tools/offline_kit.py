@@ -21,7 +21,7 @@ KIT = BUILD / "offline-kit"
 WHEELS = "wheels"
 REQUIREMENTS = ("requirements.txt", "requirements-data.txt")
 NOT_CARRIED = (".git", ".venv", "_build", WHEELS, "__pycache__", ".ipynb_checkpoints")
-MADE = ("studies", "html", "slides", "student")
+MADE = ("studies", "html", "slides")
 
 READ_ME = """# The book without a network
 
