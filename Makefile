@@ -6,15 +6,19 @@ PY := .venv/bin/python
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab student report lint format lock clean setup
+.PHONY: help book test lab student report slides scale-test offline-kit lint format lock clean setup
 
 help: ## list these targets
 	@echo "make book          build the book: open _build/html/index.html when it is done"
 	@echo "make test          lint, build the book, run every test"
 	@echo "make notebooks/01  run one chapter alone"
 	@echo "make lab           open JupyterLab on the notebooks"
-	@echo "make student       notebooks without solutions, in _build/student"
 	@echo "make report        is balancing worth it on a log of yours? LOG=clicks.csv LABEL=clicked"
+	@echo "make student       notebooks with answer cells instead of solutions, in _build/student;"
+	@echo "                   'make lab STUDENT=1' opens them"
+	@echo "make slides        slides of each part, in _build/slides, from the notebooks as last run"
+	@echo "make scale-test    the scale-out chapter's samples on Apache Spark too (needs Java 17)"
+	@echo "make offline-kit   all that a room without network needs, in _build/offline-kit"
 	@echo "make lint          check style; 'make format' repairs it"
 	@echo "make lock          compile requirements.in into requirements.txt"
 	@echo "make clean         delete everything made, except .venv"
@@ -34,7 +38,7 @@ notebooks/%: setup
 	@$(PY) tools/chain.py --jobs $(JOBS) "$@"
 
 lab: setup
-	@$(PY) tools/lab.py
+	@$(PY) tools/lab.py $(if $(STUDENT),--student)
 
 student: setup
 	@$(PY) tools/student.py notebooks _build/student
@@ -49,6 +53,15 @@ endif
 
 report: setup ## a report on a log of your own
 	@$(PY) tools/report.py
+
+slides: setup
+	@$(PY) tools/slides.py
+
+scale-test: setup
+	@$(PY) tools/scale_test.py
+
+offline-kit: setup
+	@$(PY) tools/offline_kit.py
 
 lint: setup
 	@$(BIN)/ruff check --quiet

@@ -6,6 +6,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import must
 from playwright.sync_api import sync_playwright
+from quiz import QUIZZES
+from slides import sources
 from test_book import TOC
 
 pytestmark = [pytest.mark.browser, pytest.mark.book]
@@ -111,3 +113,40 @@ def test_no_serious_fault_of_accessibility(name, scheme, viewport, visit):
     violations = Axe().run(page).response["violations"]
     serious = [v for v in violations if v["impact"] in ("serious", "critical")]
     assert not [f"{v['id']}: {node['html'][:160]}" for v in serious for node in v["nodes"]]
+
+
+# ---- slides ---------------------------------------------------------------------------------
+
+LAPTOP = {"width": 1280, "height": 720}
+TOO_HIGH = """() => [...document.querySelectorAll('section')]
+    .filter(section => section.scrollHeight > window.innerHeight + 2)
+    .map(section => section.querySelector('h1, h2').textContent)"""
+
+
+@pytest.mark.parametrize("deck", [path.stem for path in sources()])
+def test_slides_fit_the_screen_and_turn_by_keyboard(deck, visit):
+    page = visit(f"_static/slides/{deck}", LAPTOP)
+    assert not page.evaluate(TOO_HIGH)
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("location.hash") == "#2"
+    page.keyboard.press("n")
+    assert page.locator("aside").first.evaluate("note => getComputedStyle(note).display") == "block"
+    assert not page.faults
+
+
+@pytest.mark.parametrize(("scheme", "viewport"), [("light", LAPTOP), ("dark", PHONE)])
+@pytest.mark.parametrize("deck", [path.stem for path in sources()])
+def test_slides_are_accessible(deck, scheme, viewport, visit):
+    page = visit(f"_static/slides/{deck}", viewport, scheme)
+    violations = Axe().run(page).response["violations"]
+    assert not [v["id"] for v in violations if v["impact"] in ("serious", "critical")]
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+
+@pytest.mark.parametrize("part", [path.stem for path in QUIZZES.glob("*.yml")])
+def test_an_answer_of_a_quiz_opens_by_keyboard(part, visit):
+    page = visit(f"book/quiz_{part}")
+    answer = page.locator("article details").first
+    answer.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert answer.evaluate("answer => answer.open")

@@ -6,12 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import common
 import deps
 import execute
 import nbformat
+import offline_kit
 import pytest
 import report
 import stage
@@ -335,6 +337,89 @@ def test_no_network_is_named_and_nothing_half_made_is_taken_as_good(clone):
         assert not (clone / ".venv" / ".installed").exists()
 
 
+# ---- offline kit --------------------------------------------------------------------------
+
+
+def test_the_kit_carries_sources_and_nothing_made(tmp_path):
+    for name in ("a.py", "notebooks/b.ipynb", "_build/c", ".venv/d", "wheels/e", "x/__pycache__/f"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    found = offline_kit.sources(tmp_path)
+    assert found == [Path("a.py"), Path("notebooks/b.ipynb")]
+    offline_kit.copy(found, tmp_path, tmp_path / "kit")
+    assert (tmp_path / "kit/notebooks/b.ipynb").read_text() == "notebooks/b.ipynb"
+
+
+def test_the_kit_carries_whole_tables_only(tmp_path):
+    for name in ("a.parquet", "a.json", "half.parquet", "seal.json"):
+        (tmp_path / name).touch()
+    assert offline_kit.sealed(tmp_path) == [Path("a.json"), Path("a.parquet")]
+
+
+def test_pins_of_another_patch_release_are_fetched_too():
+    minor = offline_kit.label()["python"]
+    text = (
+        "# a comment\nplain==1\n    # via x\n"
+        f"old==1 ; python_full_version < '{minor}.0.post1'\n"
+        f"new==2 ; python_full_version >= '{minor}.99'\n"
+        "never==3 ; sys_platform == 'nowhere'\n"
+    )
+    assert offline_kit.pins_of_other_patches(text) == {
+        f"{minor}.0": ["old==1"],
+        f"{minor}.99": ["new==2"],
+    }
+
+
+def make_kit(clone: Path, **changes) -> None:
+    (clone / "wheels").mkdir()
+    made_for = json.dumps({**offline_kit.label(), **changes})
+    (clone / "wheels" / "made-for.json").write_text(made_for)
+
+
+WHEEL = """Wheel-Version: 1.0
+Generator: test
+Root-Is-Purelib: true
+Tag: py3-none-any
+"""
+
+
+def tiny_wheel(folder: Path, name: str) -> None:
+    info = f"{name}-1.0.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as file:
+        file.writestr(f"{name}.py", "")
+        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        file.writestr(f"{info}/WHEEL", WHEEL)
+        file.writestr(f"{info}/RECORD", "")
+
+
+def test_a_kit_installs_from_its_wheels_and_asks_no_index(clone):
+    make_kit(clone)
+    tiny_wheel(clone / "wheels", "recbalprobe")
+    (clone / "requirements.txt").write_text("recbalprobe==1.0\n")
+    result = setup(clone, PIP_INDEX_URL="http://127.0.0.1:9/simple", PIP_RETRIES="0")
+    installed = list((clone / ".venv" / "lib").glob("*/site-packages/recbalprobe.py"))
+    assert installed, result.stderr
+    # The project itself is no package in this clone: that is where it stops.
+    assert "wheels lacks a package" in only_line(result)
+
+
+def test_a_kit_that_lacks_a_wheel_says_so(clone):
+    make_kit(clone)
+    assert "the folder wheels lacks a package: ERROR: No matching" in only_line(setup(clone))
+
+
+def test_a_kit_for_another_machine_is_refused(clone):
+    make_kit(clone, system="Other")
+    line = only_line(setup(clone))
+    assert "the wheels here are for Other" in line
+    assert not (clone / ".venv").exists()
+
+
+def test_a_kit_for_another_python_is_refused(clone):
+    make_kit(clone, python="3.9")
+    assert "Python 3.9 is needed" in only_line(setup(clone))
+
+
 # ---- what imports what --------------------------------------------------------------------
 
 
@@ -385,6 +470,48 @@ def test_a_study_is_due_again_when_the_benchmark_it_runs_has_changed(tmp_path):
 )
 def test_numbers_in_tables(value, text):
     assert tables.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [
+        (0.5654, "percent", "57 %"),
+        (-0.0342, "percent", "3.42 %"),
+        (-0.00213, "number", "−0.00213"),
+        (-0.00213, "size", "0.00213"),
+        (151.436, "number", "151"),
+        (1006.06, "number", "1,006"),
+        (11.9358, "number", "11.9"),
+        (0, "number", "0"),
+    ],
+)
+def test_claimed_values_in_sentences(value, form, text):
+    assert tables.spoken(value, form) == text
+
+
+@pytest.fixture
+def claiming(tmp_path) -> Path:
+    cells = [
+        new_markdown_cell("# The log\n\n## How rare?"),
+        new_code_cell('ledger.claim("rate", rate, 0, 1, "@he2009")'),
+    ]
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(new_notebook(cells=cells), tmp_path / "notebooks" / "01_log.ipynb")
+    claim = {"id": "rate", "chapter": "01_log", "value": 0.25, "low": 0, "high": 0.5}
+    (tmp_path / "01_log.json").write_text(json.dumps([claim]))
+    return tmp_path
+
+
+def test_a_claim_is_said_in_a_sentence(claiming):
+    text = tables.say_claims("So {claimed}`rate as percent`.", "page.md", claiming, claiming)
+    assert text == "So [25 %](../notebooks/01_log.ipynb#how-rare)."
+
+
+@pytest.mark.parametrize("mark", ["{claimed}`unknown`", "{claimed}`rate as loud`"])
+def test_a_claim_that_cannot_be_said_stops_the_book(mark, claiming, capsys):
+    with pytest.raises(SystemExit):
+        tables.say_claims(mark, "page.md", claiming, claiming)
+    assert capsys.readouterr().err.startswith(f"page.md: {mark}")
 
 
 def test_claims_become_tables(tmp_path):
@@ -453,7 +580,9 @@ def test_student_edition_has_no_solution():
         new_code_cell("kept = 1"),
     ]
     left = student.without_solutions(new_notebook(cells=cells)).cells
-    assert [c.source for c in left] == ["```{exercise}\nTry.\n```\n\n\n\nAfter.", "kept = 1"]
+    answer = "# Your answer to ex-2: write it here.\n"
+    exercise = "```{exercise}\nTry.\n```\n\n\n\nAfter."
+    assert [c.source for c in left] == [exercise, answer, "kept = 1"]
 
 
 def test_an_exercise_beside_a_solution_stays_in_the_student_edition():
@@ -468,7 +597,25 @@ def test_an_exercise_beside_a_solution_stays_in_the_student_edition():
     ]
     left = student.without_solutions(new_notebook(cells=cells)).cells
     one, two = "```{exercise} One\nTry.\n```", "```{exercise} Two\nGo.\n```"
-    assert [c.source for c in left] == [one, two, "kept = 1"]
+    answers = [f"# Your answer to ex-{k}: write it here.\n" for k in (1, 2)]
+    assert [c.source for c in left] == [one, answers[0], two, answers[1], "kept = 1"]
+
+
+def test_the_student_edition_is_made_anew_but_never_over_a_learners_work(tmp_path, capsys):
+    source = write_chapter(tmp_path, "01_a", "x = 1")
+    notebook = nbformat.read(source, as_version=4)
+    notebook.cells[0].source += " See [words](../book/glossary.md)."
+    nbformat.write(notebook, source)
+    copy = tmp_path / "_build" / "student" / source.name
+    student.main(source.parent, copy.parent)
+    assert "](../../book/glossary.md)" in copy.read_text()
+    write_chapter(tmp_path, "01_a", "x = 2")
+    student.main(source.parent, copy.parent)
+    assert "x = 2" in copy.read_text()
+    copy.write_text(copy.read_text().replace("x = 2", "x = 'mine'"))
+    student.main(source.parent, copy.parent)
+    assert "mine" in copy.read_text()
+    assert "holds your work and is kept" in capsys.readouterr().out
 
 
 def test_records_of_the_run_are_taken_out():

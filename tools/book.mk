@@ -4,8 +4,8 @@
 CHAPTERS := $(patsubst notebooks/%.ipynb,%,$(sort $(wildcard notebooks/[0-9]*.ipynb notebooks/report.ipynb)))
 EXECUTED := $(CHAPTERS:%=_build/executed/%.ipynb)
 DIAGRAMS := $(patsubst book/diagrams/%.mmd,_build/diagrams/%.svg,$(wildcard book/diagrams/*.mmd))
-PAGES := $(wildcard book/*.md book/*.bib book/assets/*) book _config.yml _toc.yml
-STAGERS := tools/stage.py tools/tables.py tools/common.py tools/pages.py
+PAGES := $(wildcard book/*.md book/*.bib book/quizzes/*.yml book/slides/*.md book/assets/*) book _config.yml _toc.yml
+STAGERS := tools/stage.py tools/tables.py tools/quiz.py tools/slides.py tools/slides.html tools/common.py tools/pages.py
 
 .PHONY: html
 html: _build/html.stamp
@@ -24,6 +24,9 @@ _build/studies/%.parquet: studies/%.py .venv/.installed | _build/data.stamp
 
 _build/executed/%.ipynb: notebooks/%.ipynb .venv/.installed | _build/data.stamp
 	@$(PY) tools/execute.py $*
+
+# What Apache Spark returned: carried by the project, or from `make scale-test`.
+_build/executed/21_scale_out.ipynb: $(wildcard studies/21_scale_out.json _build/spark/record.json)
 
 _build/diagrams/%.svg: book/diagrams/%.mmd tools/diagram.py
 	@$(PY) tools/diagram.py $< $@

@@ -63,6 +63,12 @@ def studies_read(code: str) -> list[str]:
     return [f"_build/studies/{name}.parquet" for name in sorted(set(READS.findall(code)))]
 
 
+def answers_of(path: Path, folder: Path) -> set[Path]:
+    """The file of right answers that the notebook's exercises are checked against."""
+    answers = folder / "answers" / f"{path.stem[:2]}.json"
+    return {answers} if answers.is_file() else set()
+
+
 def benchmarks_run(code: str, root: Path) -> set[Path]:
     """Files of the folder `benchmarks` that the code names."""
     return {path for path in (root / "benchmarks").glob("*.py") if path.name in code}
@@ -79,7 +85,8 @@ def rules(root: Path) -> str:
     for path in notebooks(root):
         try:
             code = notebook_code(path)
-            needed = " ".join([listed(modules(code, folder)), *studies_read(code)])
+            files = modules(code, folder) | answers_of(path, folder)
+            needed = " ".join([listed(files), *studies_read(code)])
         except (SyntaxError, ValueError, KeyError):
             needed = listed(set(folder.glob("*.py")))  # running it will name the fault
         lines.append(f"_build/executed/{path.name}: {needed}")

@@ -143,6 +143,7 @@ def main(chapter: str) -> int:
     with tempfile.TemporaryDirectory(prefix=f"run-{chapter}-", dir=BUILD) as folder, step:
         work = Path(folder).resolve()
         os.environ.update(notebook_environment(work / "claims", work / "figures"))
+        os.environ["RECBAL_CHECKS"] = "strict"  # a solution must pass the check of its exercise
         output = work / f"{chapter}.ipynb"
         source = ROOT / "notebooks" / f"{chapter}.ipynb"
         try:

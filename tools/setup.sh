@@ -15,6 +15,19 @@ stop() {
     exit 1
 }
 
+# An offline kit (make offline-kit) carries every package in the folder wheels, for one Python.
+kit=wheels/made-for.json
+made_for() { sed -n "s/.*\"$1\": \"\([^\"]*\)\".*/\1/p" "$kit"; }
+wanted_python="3.$oldest to 3.$newest"
+index=()
+if [ -f "$kit" ]; then
+    wanted_python=$(made_for python)
+    oldest=${wanted_python#3.} newest=${wanted_python#3.}
+    index=(--no-index --find-links wheels)
+    [ "$(uname -s) $(uname -m)" = "$(made_for system) $(made_for machine)" ] ||
+        stop "the wheels here are for $(made_for system) $(made_for machine), this is $(uname -s) $(uname -m); make a kit on such a machine (make offline-kit)"
+fi
+
 suitable() { # is $1 a Python this project runs on?
     "$1" -c "import sys; sys.exit(not ((3, $oldest) <= sys.version_info[:2] <= (3, $newest)))" \
         2>/dev/null
@@ -24,9 +37,9 @@ find_python() {
     local name
     if [ -n "${PYTHON:-}" ]; then
         command -v "$PYTHON" >/dev/null ||
-            stop "PYTHON=$PYTHON is not on the path; give the name of a Python 3.$oldest to 3.$newest"
+            stop "PYTHON=$PYTHON is not on the path; give the name of a Python $wanted_python"
         suitable "$PYTHON" ||
-            stop "PYTHON=$PYTHON is $("$PYTHON" --version 2>&1 | head -1); Python 3.$oldest to 3.$newest is needed"
+            stop "PYTHON=$PYTHON is $("$PYTHON" --version 2>&1 | head -1); Python $wanted_python is needed"
         echo "$PYTHON"
         return
     fi
@@ -36,7 +49,7 @@ find_python() {
             return
         fi
     done
-    stop "no Python 3.$oldest to 3.$newest found (python3 is $(python3 --version 2>&1 | head -1)); install one, or name it with 'make PYTHON=/path/to/python ...'"
+    stop "no Python $wanted_python found (python3 is $(python3 --version 2>&1 | head -1)); install one, or name it with 'make PYTHON=/path/to/python ...'"
 }
 
 check_disk() {
@@ -59,6 +72,8 @@ make_venv() {
 reason() { # the one line a failed installation comes down to
     if grep -qiE 'no space left' "$log"; then
         echo "the disk is full; free about $needed_gb GB and run the command again"
+    elif [ -f "$kit" ]; then
+        echo "the folder wheels lacks a package: $(grep -iE '^ *error' "$log" | tail -1); make the kit again (make offline-kit)"
     elif grep -qiE 'connection|timed out|name resolution|name or service|proxy|ssl|versions: none' "$log"; then
         echo "the package index was not reached; check the network (or PIP_INDEX_URL) and run the command again"
     else
@@ -67,7 +82,7 @@ reason() { # the one line a failed installation comes down to
 }
 
 install() {
-    .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off "$@" 2>&1 |
+    .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off ${index[@]+"${index[@]}"} "$@" 2>&1 |
         tee "$log" |
         awk '/^Collecting/ { n++; if (n % 25 == 0) { print "setup: " n " packages found"; fflush() } }
              /^Installing collected/ { print "setup: installing"; fflush() }' &&

@@ -3,9 +3,10 @@
 import importlib.util
 from pathlib import Path
 
+import slides
 import yaml
 from common import BUILD, EXECUTED, FIGURES, ROOT, STAGE, chapters, stop
-from tables import fill
+from tables import fill, say_claims
 
 
 def mathjax() -> Path:
@@ -41,6 +42,9 @@ def plan() -> dict[Path, bytes]:
         if (ROOT / "book" / "diagrams" / f"{path.stem}.mmd").exists():
             files[Path("book/diagrams") / path.name] = path.read_bytes()
     files |= figures()
+    for path in slides.sources():
+        page = slides.deck(path, say_claims, "../../")
+        files[Path("assets/slides") / f"{path.stem}.html"] = page.encode()
     for path in (ROOT / "book" / "assets").glob("*"):
         files[Path("assets") / path.name] = path.read_bytes()
     files[Path("assets/mathjax") / mathjax().name] = mathjax().read_bytes()

@@ -1,13 +1,24 @@
 """Tables for the book's pages, made from what the notebooks recorded."""
 
+import math
 import re
+from functools import partial
 from pathlib import Path
 
+import quiz
+import slides
 from common import CLAIMS, ROOT, TIMINGS, chapters, read_json, stop
+from quiz import QUIZZES
 
 HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*$")
 FENCE = re.compile(r"^\s*(```+|~~~+|:::+)")
 MARK = re.compile(r"^% made: (\w+)$", re.MULTILINE)
+CLAIMED = re.compile(r"\{claimed\}`(?P<id>[a-z0-9-]+)(?: as (?P<form>\w+))?`")
+FORMS = {
+    "number": lambda value: value,
+    "size": abs,
+    "percent": lambda value: 100 * abs(value),
+}
 
 
 def headings(markdown: str) -> list[str]:
@@ -57,12 +68,16 @@ def source_cell(source: str) -> str:
     return source.replace("|", "\\|")
 
 
+def address(claim: dict, title: str | None) -> str:
+    """Where a page links to for a claim: the section that computes it."""
+    link = f"../notebooks/{claim['chapter']}.ipynb"
+    return f"{link}#{slug(title)}" if title else link
+
+
 def claim_row(claim: dict, notebook: dict) -> str:
     """One row of a chapter's table."""
-    chapter = claim["chapter"]
     title = section_of(notebook, claim["id"])
-    link = f"../notebooks/{chapter}.ipynb"
-    where = f"[{title}]({link}#{slug(title)})" if title else f"[chapter]({link})"
+    where = f"[{title or 'chapter'}]({address(claim, title)})"
     cells = [
         (claim.get("statement") or claim["id"]).replace("|", "\\|"),
         number(claim["value"]),
@@ -112,15 +127,55 @@ def timings_table(folder: Path = TIMINGS) -> str:
     return "\n".join([*head, *rows])
 
 
-MADE = {"claims": claims_tables, "timings": timings_table}
+def claims_by_id(folder: Path = CLAIMS, root: Path = ROOT) -> dict[str, dict]:
+    """Every claim of the book's chapters, as they last recorded it."""
+    names = [path.stem for path in sorted((root / "notebooks").glob("[0-9]*.ipynb"))]
+    ledgers = [folder / f"{name}.json" for name in names if (folder / f"{name}.json").exists()]
+    return {claim["id"]: claim for path in ledgers for claim in read_json(path)}
+
+
+def spoken(value: float, form: str) -> str:
+    """A claimed value as it stands in a sentence: three digits, a minus sign, a unit."""
+    shown = FORMS[form](value)
+    if abs(shown) >= 1000 or float(shown).is_integer():
+        text = f"{shown:,.0f}"
+    else:
+        digits = max(0, 2 - math.floor(math.log10(abs(shown))))
+        text = f"{shown:.{digits if form != 'percent' or abs(shown) < 10 else 0}f}"
+    return text.replace("-", "−") + (" %" if form == "percent" else "")
+
+
+def say_claims(page: str, name: str, folder: Path = CLAIMS, root: Path = ROOT) -> str:
+    """Put the value of a claim, linked to its section, where a page says {claimed}`id`.
+
+    `{claimed}`id as size`` leaves the sign out, `{claimed}`id as percent`` too, and says a
+    share in percent.
+    """
+    claims = claims_by_id(folder, root) if CLAIMED.search(page) else {}
+
+    def value(match: re.Match) -> str:
+        claim, form = claims.get(match["id"]), match["form"] or "number"
+        if claim is None:
+            stop(f"{name}: {match[0]} names no claim of a chapter that has been run")
+        if form not in FORMS:
+            stop(f"{name}: {match[0]} asks for a form unknown here; known: {list(FORMS)}")
+        notebook = read_json(root / "notebooks" / f"{claim['chapter']}.ipynb")
+        link = address(claim, section_of(notebook, claim["id"]))
+        return f"[{spoken(claim['value'], form)}]({link})"
+
+    return CLAIMED.sub(value, page)
+
+
+MADE = {"claims": claims_tables, "timings": timings_table, "slides": slides.listed}
+MADE |= {f"quiz_{path.stem}": partial(quiz.page, path.stem) for path in QUIZZES.glob("*.yml")}
 
 
 def fill(page: str, name: str) -> str:
-    """Put the tables in the places that a page marks with a line `% made: <table>`."""
+    """Put tables where a page has a line `% made: <table>`, values where it has {claimed}."""
 
     def table(match: re.Match) -> str:
         if match.group(1) not in MADE:
             stop(f"{name}: '{match.group(0)}' asks for a table unknown here; known: {list(MADE)}")
         return MADE[match.group(1)]()
 
-    return MARK.sub(table, page)
+    return say_claims(MARK.sub(table, page), name)
