@@ -391,7 +391,7 @@ def test_whole_numbers_of_64_bits_that_name_visitors_keep_their_digits(tmp_path)
 def test_a_label_of_any_type_in_parquet(tmp_path):
     frame = plain(200)
     path, y = tmp_path / "log.parquet", frame["clicked"]
-    days = {0: pd.Timestamp("2024-01-01"), 1: pd.Timestamp("2024-02-01 12:30")}
+    days = {0: pd.Timestamp("2024-01-01"), 1: pd.Timestamp("2024-02-01")}
     for values in (y.astype(bool), y.astype("float32"), y.astype("category"), y.map(days)):
         frame.assign(clicked=values).to_parquet(path)
         np.testing.assert_array_equal(logfile.open_log(path, "clicked").y, y)
@@ -401,7 +401,7 @@ def test_a_label_of_any_type_in_parquet(tmp_path):
 
 def test_huge_numbers_and_old_dates_become_finite(tmp_path):
     rng = np.random.default_rng(0)
-    frame = plain(300).assign(huge=rng.choice([1e308, -1e308, 0.5], 300), limit=np.inf)
+    frame = plain(300).assign(huge=rng.choice([1e308, -1e308], 300), limit=np.inf)
     frame["old"] = rng.choice(["0001-01-01", "9999-12-31", "2024-02-29"], 300)
     rows = takehome.Study(opened(tmp_path, frame), settings=QUICK).data
     assert np.isfinite(rows.X_train.to_numpy()).all()
