@@ -12,11 +12,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cells import read_cells, run
 
-from recbal_utils import abtest, claims, contest, evaluate, lists
+from recbal_utils import abtest, claims, compare, contest, evaluate, lists
 
 SEEDS = range(10, 20)
 CHAPTER = "14_evaluation"
-BEFORE = ["imports", "parameters", "ledger", "a-load", "b-parts", "b-draws", "c-visits"]
+BEFORE = ["imports", "parameters", "ledger", "a-load", "a-runs", "b-parts", "b-draws", "c-visits"]
 DRAWS = 1000
 
 
@@ -48,7 +48,10 @@ def from_households(names):
         for seed in SEEDS
     ]
     tail = (gap.loc["tail"] - gap.loc["head"]).drop(contest.WHOLE)
+    gain = compare._paired(names["runs"].loc["pipeline"], names["runs"].loc["LightGBM"])["roc_auc"]
+    gain = gain[gain.index.get_level_values("replicate") != contest.WHOLE]
     return {
+        "challenger-ranks-better": (gain.to_numpy(), 0),
         "best-sellers-lose-among-all": (rules_apart(names, everything), 0),
         "best-sellers-win-among-99": (np.concatenate(sampled), 0),
         "tail-is-found-less": (tail.to_numpy(), 0),
