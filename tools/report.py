@@ -114,6 +114,7 @@ def one_line(text: str) -> str:
 def main() -> None:
     """Check the options, run the notebook, say the verdict and where the report is."""
     logging.getLogger("asyncio").disabled = True  # it would tell of a kernel that was interrupted
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not spin
     try:
         options = placed(given())
         print(f"report: reading {one_line(Path(options['LOG']).name)}", flush=True)
