@@ -8,6 +8,7 @@ ends with the same model. The other functions give the book's own run to its lat
 import functools
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -245,11 +246,10 @@ def suggest(found: list, number: int) -> dict:
     number : int
         Of the trial; with the same trials before it, the same number gets the same answer.
     """
-    import optuna
-
     start = {"hidden": "128-64", "learning_rate": 0.008, "batch_size": 2048}
     if number == 0:
         return start
+    optuna = _optuna()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = {
         "hidden": optuna.distributions.CategoricalDistribution(("64", "128-64", "256-64")),
@@ -266,6 +266,14 @@ def suggest(found: list, number: int) -> dict:
         )
         study.add_trial(done)
     return study.ask(space).params
+
+
+def _optuna():
+    """Import optuna without its advice on progress bars, which are not shown here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import optuna
+    return optuna
 
 
 def network(chosen: dict, epochs: int, seed: int):

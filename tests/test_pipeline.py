@@ -153,10 +153,14 @@ def shop():
 def described(shop, week):
     """All features of the impressions of a week."""
     tables = {name: ibis.memtable(frame) for name, frame in shop.items()}
-    ids = rich_features.product_ids(tables["products"])
-    bought, promoted = rich_features.with_ids(tables["bought"], ids), tables["promoted"]
-    placed = rich_features.placements(promoted, tables["visits"], bought)
-    shopped = rich_features.shopping(tables["visits"], bought, promoted)
+
+    def computed(table):
+        return ibis.memtable(table.execute())
+
+    ids = computed(rich_features.product_ids(tables["products"]))
+    bought, promoted = computed(rich_features.with_ids(tables["bought"], ids)), tables["promoted"]
+    placed = computed(rich_features.placements(promoted, tables["visits"], bought))
+    shopped = computed(rich_features.shopping(tables["visits"], bought, promoted))
     past = {
         "ids": ids,
         "promoted": promoted.group_by("store_id", "week").agg(n_promoted=lambda t: t.count()),
@@ -170,7 +174,7 @@ def described(shop, week):
         ("promoted", placed, rich_features.promotion_history, rich_features.PROMOTED),
         ("shopped", shopped, rich_features.shopping_history, rich_features.SHOPPED),
     ):
-        past |= {f"{kind} {name}": make(source, keys) for name, keys in groups.items()}
+        past |= {f"{kind} {name}": computed(make(source, keys)) for name, keys in groups.items()}
     rows = tables["visits"].inner_join(promoted, ["store_id", "week"])
     rows = rows.filter(rows.week == week).select(
         "household_id", "store_id", "week", "product_id", "display", "mailer"
