@@ -116,7 +116,7 @@ def _fitted(**options):
 def _smoted(data, seed):
     X, y, scale = data
     Z, labels = SMOTE(sampling_strategy=0.1, random_state=seed).fit_resample(scale.transform(X), y)
-    found = Network(scale, seed, epochs=3, learning_rate=0.012)
+    found = Network(scale, seed, epochs=5)
     found.model.fit(Z, labels)
     return found
 

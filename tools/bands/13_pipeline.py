@@ -29,7 +29,7 @@ CLAIMS = {  # id: period, metric, value under no effect
     "pipeline-gains-recall": ("test", "recall_at_50", 0),
     "closed-weeks-precision": ("closed", "average_precision", 0),
     "closed-weeks-entropy": ("closed", "normalised_entropy", 0),
-    "closed-weeks-recall": ("closed", "recall_at_50", 0),
+    "closed-weeks-auc": ("closed", "roc_auc", 0),
     "pipeline-ratio": ("test", "ratio", 1 / np.exp(-5.31)),
 }
 
