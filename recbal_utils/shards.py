@@ -45,7 +45,7 @@ def sharded(table: ir.Table, keys: Sequence[str], n: int, seed: int = 1) -> ir.T
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise RecbalError(f"n is {n!r}; give a whole number of shards, 1 or more.")
     mixed = sampling.hash_state(table, keys, seed, name=SHARD)
-    return mixed.mutate(**{SHARD: (mixed[SHARD] % n).cast("int16")})
+    return mixed.mutate(**{SHARD: (mixed[SHARD] % n).cast("int32")})
 
 
 def moments(table: ir.Table, features: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

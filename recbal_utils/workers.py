@@ -7,6 +7,7 @@ each divides its weighted loss by the size of the whole batch, never by its own 
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from recbal_utils import shards
 from recbal_utils._atomic import replacing
@@ -128,12 +130,21 @@ def train(jobs: Sequence[Job], workers: int = 2) -> list[dict]:
             raise RecbalError(f"divide_by is {job.divide_by!r}; choose one of {DIVIDE_BY}.")
         if job.batch_size % 2:
             raise RecbalError(f"batch_size is {job.batch_size}; give an even number.")
-        shards.share(Path(job.folder), 0, 2)
+        _check_files(job)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "jobs.json").write_text(json.dumps([asdict(job) for job in jobs]))
         _run_all(folder, workers, PATIENCE * len(jobs))
         return [_collect(folder, number, workers) for number in range(len(jobs))]
+
+
+def _check_files(job):
+    """Two files at least, with the columns asked for."""
+    first, *_ = shards.share(Path(job.folder), 0, 2)
+    have = pq.read_schema(first).names
+    missing = [c for c in (*job.features, job.label, job.weight) if c not in have]
+    if missing:
+        raise RecbalError(f"{first.parent.name} lacks the column {missing[0]!r}.")
 
 
 def cluster(workers: int, index: int, ports: Sequence[int]) -> str:
@@ -258,7 +269,8 @@ def _wait(processes, folder, patience):
         time.sleep(0.1)
     for index, process in enumerate(processes):
         if process.poll():
-            lines = (folder / f"{index}.log").read_text(errors="replace").strip().splitlines()
+            log = (folder / f"{index}.log").read_text(errors="replace")
+            lines = re.findall(r"^\S*(?:Error|Exception): .*", log, re.M) or log.splitlines()
             said = lines[-1][:200] if lines else "without a word"
             raise RecbalError(f"Worker {index} ended with code {process.poll()}: {said}")
 

@@ -48,6 +48,7 @@ def job(tmp_path_factory):
         batch_size=512,
         steps=40,
         hidden=8,
+        learning_rate=0.2,
     )
 
 
@@ -104,6 +105,7 @@ def test_the_cluster_is_told_to_each_worker():
     [
         ({"divide_by": "nothing"}, "divide_by is 'nothing'"),
         ({"batch_size": 511}, "batch_size is 511; give an even number"),
+        ({"label": "nocolumn"}, "lacks the column 'nocolumn'"),
         ({"folder": "nowhere"}, "nowhere holds no partition"),
     ],
 )
@@ -113,8 +115,8 @@ def test_a_bad_job_starts_no_process(job, change, says):
 
 
 def test_a_worker_that_fails_is_told_in_one_sentence(job):
-    with pytest.raises(RecbalError, match=r"^Worker \d ended with code 1: [^\n]*nocolumn[^\n]*$"):
-        workers.train([replace(job, label="nocolumn")], workers=1)
+    with pytest.raises(RecbalError, match=r"^Worker 0 ended with code 1: [^\n]*units[^\n]*$"):
+        workers.train([replace(job, hidden=-1)], workers=1)
 
 
 FIT = """
