@@ -371,7 +371,9 @@ class Study(Findings):
 
     def _drift(self, ratio):
         if ratio["low"] <= 1 <= ratio["high"]:
-            return Words("The interval of the unbalanced model contains 1: right on average.")
+            return Words(
+                "The interval of the unbalanced model contains 1: no error of the mean can be seen."
+            )
         return Words(
             "The interval of the unbalanced model excludes 1: the rate moved between training and "
             "test, or the model fits too closely. Recalibrate on recent rows, and watch the ratio."
