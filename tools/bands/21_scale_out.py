@@ -53,7 +53,7 @@ def independent_overlap():
     rows = (n["left"] + n["right"]) / 2 / KEEP_RATE
     both = rows * KEEP_RATE**2
     ends = (both - 4 * np.sqrt(both), both + 4 * np.sqrt(both))
-    return [round(end / (2 * rows * KEEP_RATE - end), 4) for end in ends]
+    return [round(float(end / (2 * rows * KEEP_RATE - end)), 4) for end in ends]
 
 
 if __name__ == "__main__":
