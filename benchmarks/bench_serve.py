@@ -16,7 +16,8 @@ ratios are medians of those within a round. Where the machine is busy, compare p
 ratios, not milliseconds.
 
 `queue`: the 99 % latency of a core that does nothing else, fed at random at half load, if every
-request took the processor time that was measured. No machine does better; a quiet one comes near.
+request took the processor time that was measured. It is a bound for that processor; a quiet machine
+comes near.
 """
 
 import argparse
