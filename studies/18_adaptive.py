@@ -162,11 +162,19 @@ def data():
     natural = datasets.training_table(keep_rate=KEEP_RATE, keep_positives=False)
     scale.fit(datasets.matrix(natural))
     trains = {"natural": scaled(natural)}
+    del natural  # tables are large, so one at a time
     trains["all positives"] = scaled(datasets.training_table(keep_rate=KEEP_RATE))
     rows = datasets.visit_table(datasets.CHOOSE_WEEKS, share=datasets.CHOOSE_SHARE)
     choose = *scaled(rows), rows.week.to_numpy(), rows.visit.to_numpy()
+    del rows
     rows = datasets.visit_table()
-    return trains, choose, Test.of_log(rows, scaled(rows)[0]), rows.week.to_numpy()
+    test = Test(
+        *scaled(rows),
+        groups=rows["household_id"].to_numpy(),
+        visits=rows["visit"].to_numpy(),
+        segments=datasets.segments(rows)[["tier"]],
+    )
+    return trains, choose, test, rows["week"].to_numpy()
 
 
 def grid(trains, choose, seeds, checkpoint):
