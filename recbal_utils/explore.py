@@ -146,7 +146,9 @@ def thompson(scale=1.0, *, draws=100) -> Choice:
 
     def choice(mean, sd, rng):
         drawn = rng.standard_normal((draws, *mean.shape), dtype=np.float32)
-        best = np.argmax(mean + scale * sd * drawn, axis=2)
+        drawn *= (scale * sd).astype(np.float32)
+        drawn += mean.astype(np.float32)
+        best = drawn.argmax(axis=2)
         n_kinds, n_items = mean.shape
         cell = (best + n_items * np.arange(n_kinds)).ravel()
         return np.bincount(cell, minlength=mean.size).reshape(mean.shape) / draws
@@ -193,6 +195,7 @@ class Ridge:
         self.features, self.centre, self.noise = features, centre, noise
         d = features.shape[1]
         self.ridge = (noise / prior) ** 2 * np.eye(d)
+        self._squares = (features[:, :, None] * features[:, None, :]).reshape(len(features), -1)
         self.shown, self.clicks = np.zeros((2, len(features), n_items))
 
     def learn(self, shown, clicks):
@@ -209,11 +212,11 @@ class Ridge:
         """
         x = self.features
         shown, clicks = self.shown * weight, self.clicks * weight
-        A = np.einsum("ki,kd,ke->ide", shown, x, x) + self.ridge
+        A = (shown.T @ self._squares).reshape(-1, *self.ridge.shape) + self.ridge
         b = (clicks - self.centre * shown).T @ x
         inverse = np.linalg.inv(A)
-        mean = self.centre + x @ np.einsum("ide,ie->di", inverse, b)
-        variance = np.einsum("kd,ide,ke->ki", x, inverse, x)
+        mean = self.centre + x @ (inverse @ b[:, :, None])[:, :, 0].T
+        variance = self._squares @ inverse.reshape(len(inverse), -1).T
         return mean, self.noise * np.sqrt(variance)
 
 
@@ -272,10 +275,14 @@ def play(
         ridge.learn(*_thinned(shown, clicks, keep_rate, rng))
         total += shown.sum(axis=0), clicks.sum(axis=0)
         told.append(_told(shop, table, shown, visitors))
-        parts.append(_rows(number, table, shown, clicks))
+        parts.append((np.full(visitors, number), *_rows(table, shown, clicks)))
+    columns = ["round", "kind", "item", "propensity", "click"]
+    log = pd.DataFrame(
+        dict(zip(columns, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+    )
     index = pd.RangeIndex(1, rounds + 1, name="round")
     mean = ridge.beliefs(_item_weights(ridge, balance))[0]
-    return Run(pd.DataFrame(told, index=index), pd.concat(parts, ignore_index=True), *total, mean)
+    return Run(pd.DataFrame(told, index=index), log, *total, mean)
 
 
 def summary(shop: Shop, run: Run) -> pd.Series:
@@ -388,20 +395,14 @@ def _told(shop, table, shown, visitors):
     }
 
 
-def _rows(number, table, shown, clicks):
+def _rows(table, shown, clicks):
+    """Kind, item, propensity and click of each impression, clicked ones of a pair first."""
     kind, item = np.nonzero(shown)
     times, clicked = shown[kind, item], clicks[kind, item]
     cell = np.repeat(np.arange(len(times)), times)
     place = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
-    return pd.DataFrame(
-        {
-            "round": number,
-            "kind": kind[cell],
-            "item": item[cell],
-            "propensity": table[kind[cell], item[cell]],
-            "click": (place < clicked[cell]).astype(np.int64),
-        }
-    )
+    click = (place < clicked[cell]).astype(np.int64)
+    return kind[cell], item[cell], table[kind, item][cell], click
 
 
 def _at_least_zero(value, name):

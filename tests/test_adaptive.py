@@ -11,7 +11,7 @@ from recbal_utils.errors import RecbalError
 BATCH = {"batch_size": 500, "learning_rate": 0.02}
 
 
-def rows(n=20_000, intercept=-3.0, seed=0):
+def rows(n=12_000, intercept=-3.0, seed=0):
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n, 3)).astype(np.float32)
     p = expit(intercept + X @ np.array([1.0, -0.5, 0.0]))
