@@ -100,6 +100,8 @@ class Trainer:
             β makes the network's own log-odds those of the natural rate.
         """
         self._steps(
+            self._X,
+            self._y,
             np.asarray(batches, np.int32),
             np.asarray(rates, np.float32),
             np.float32(positive_weight),
@@ -121,19 +123,21 @@ class Trainer:
         optimizer = keras.optimizers.Adam(0.001)
         optimizer.build(variables)
 
-        @tf.function(
+        @tf.function(  # rows are arguments: what a graph captures outlives the network
             input_signature=[
+                tf.TensorSpec(self._X.shape, tf.float32),
+                tf.TensorSpec(self._y.shape, tf.float32),
                 tf.TensorSpec((None, None), tf.int32),
                 tf.TensorSpec((None,), tf.float32),
                 tf.TensorSpec((), tf.float32),
                 tf.TensorSpec((), tf.float32),
             ]
         )
-        def steps(batches, rates, positive_weight, offset):
+        def steps(X, y, batches, rates, positive_weight, offset):
             for i in tf.range(tf.shape(batches)[0]):
-                labels = tf.gather(self._y, batches[i])
+                labels = tf.gather(y, batches[i])
                 with tf.GradientTape() as tape:
-                    z = self.model(tf.gather(self._X, batches[i])) + offset
+                    z = self.model(tf.gather(X, batches[i])) + offset
                     loss = tf.nn.sigmoid_cross_entropy_with_logits(labels, z)
                     loss = tf.reduce_mean(loss * (1 + (positive_weight - 1) * labels))
                 optimizer.learning_rate.assign(rates[i])

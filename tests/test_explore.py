@@ -175,13 +175,13 @@ def test_thinning_is_undone_on_average_and_balance_gives_items_one_weight():
 def test_the_discounted_bandit_finds_the_best_arm_and_follows_it():
     chooser, rng = explore.DiscountedThompson(3, discount=0.9, seed=1), np.random.default_rng(0)
     arms = []
-    for t in range(400):
-        best = 0 if t < 200 else 2
+    for t in range(1100):
+        best = 0 if t < 1000 else 2
         arms.append(chooser.choose())
         chooser.update(arms[-1], rng.normal(1.0 * (arms[-1] == best), 0.2))
     assert set(arms[:3]) == {0, 1, 2}
-    assert np.mean(np.array(arms[50:200]) == 0) > 0.6
-    assert np.mean(np.array(arms[250:]) == 2) > 0.6
+    assert np.mean(np.array(arms[50:1000]) == 0) > 0.6
+    assert np.mean(np.array(arms[1050:]) == 2) > 0.6
 
 
 @pytest.mark.parametrize(
