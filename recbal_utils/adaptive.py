@@ -166,6 +166,7 @@ class StagedNetwork(ClassifierMixin, BaseEstimator):
     log_odds_shift_ : float
         What the last stage's weights add to the log-odds if it has converged, ln(weight); NaN
         where negatives were chosen by their score, since no single number describes that.
+    trainer_ : Trainer
     n_steps_ : int
         Steps of the optimiser, over all stages.
     classes_ : ndarray of shape (2,)

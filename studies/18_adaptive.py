@@ -88,7 +88,7 @@ def staged(stages, keep_rate=KEEP_RATE, **settings):
     def train(X, y, seed):
         model = StagedNetwork(stages, random_state=seed, **settings).fit(X, y)
         formula = np.log(keep_rate) - model.log_odds_shift_
-        return model.decision_function, formula, {"steps": model.n_steps_}
+        return model.trainer_.log_odds, formula, {"steps": model.n_steps_}
 
     return train
 
