@@ -18,7 +18,27 @@ from recbal_utils import _inputs
 from recbal_utils.errors import RecbalError
 
 # What LightGBM's classifiers make shap say on every call; it changes nothing of the values.
-SHAP_SAYS = "LightGBM binary classifier with TreeExplainer shap values output has changed"
+LIGHTGBM_SAYS = "LightGBM binary classifier with TreeExplainer shap values output has changed"
+
+# Plain words for the features of the promotion log; features of one kind share them.
+WORDS = {
+    **dict.fromkeys(("h_trips", "h_trips_4w", "h_recency"), "how often the customer shops"),
+    **dict.fromkeys(
+        ("h_items_per_trip", "h_spend_per_trip", "h_products"), "how much the customer buys"
+    ),
+    **dict.fromkeys(
+        ("p_purchases", "p_purchases_4w", "p_buyers", "p_recency"), "how well the product sells"
+    ),
+    **dict.fromkeys(("p_price", "p_price_ratio"), "its usual price"),
+    **dict.fromkeys(("p_discount", "p_discount_last"), "its earlier discounts"),
+    **dict.fromkeys(("hp_purchases", "hp_recency"), "whether the customer bought it before"),
+    **dict.fromkeys(
+        ("hc_purchases", "hc_recency", "hc_share"), "what the customer buys of its category"
+    ),
+    "on_display": "whether it is on display",
+    **dict.fromkeys(("on_mailer", "on_cover"), "its place in the mailer"),
+    "p_stores": "how many stores promote it",
+}
 
 
 @dataclass(frozen=True)
@@ -77,11 +97,10 @@ def trees(model, X, background, features: Sequence[str]) -> Explanation:
     Interventional TreeSHAP of S. M. Lundberg et al., "From local explanations to global
     understanding with explainable AI for trees", Nature Machine Intelligence 2, 2020.
     """
-    import shap
-
+    shap = _shap()
     X, background = _checked(X, background, features)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=SHAP_SAYS)
+        warnings.filterwarnings("ignore", message=LIGHTGBM_SAYS)
         explainer = shap.TreeExplainer(
             model.booster_, background, feature_perturbation="interventional"
         )
@@ -121,8 +140,7 @@ def any_model(
     The parts add up exactly; each is an estimate where features interact. The walk is
     `shap.PermutationExplainer`.
     """
-    import shap
-
+    shap = _shap()
     X, background = _checked(X, background, features)
     n_orders = _inputs.count(n_orders, "n_orders", 1)
     masker = shap.maskers.Independent(background, max_samples=len(background))
@@ -180,7 +198,8 @@ def frequency(p: float) -> str:
     Returns
     -------
     str
-        Of 10, 100, 1,000 and so on: the first at which the count is 2 or more, up to 100,000.
+        Of 10, 100, 1,000 and so on up to 100,000: the first at which rounding to a whole count
+        changes the probability by a tenth of it at most, and does not make it certain.
 
     Raises
     ------
@@ -195,9 +214,9 @@ def frequency(p: float) -> str:
     if not (isinstance(p, int | float | np.floating) and 0 <= p <= 1):
         raise RecbalError(f"p is {p!r}; give a probability from 0 to 1.")
     for of in (10, 100, 1_000, 10_000, 100_000):
-        if round(p * of) >= 2:
+        count = round(p * of)
+        if abs(count - p * of) <= 0.1 * p * of and (count < of or p == 1) and count:
             break
-    count = round(p * of)
     return f"{count:,} of {of:,}" if count else f"fewer than 1 of {of:,}"
 
 
@@ -286,7 +305,15 @@ def page(
     return "\n".join(lines)
 
 
-# --- checks ---------------------------------------------------------------------------------
+# --- shap and checks --------------------------------------------------------------------------
+
+
+def _shap():
+    """Import shap, whose progress bar complains in a notebook where widgets are not installed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import shap
+    return shap
 
 
 def _checked(X, background, features):

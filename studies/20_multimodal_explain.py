@@ -29,13 +29,16 @@ KINDS = {"purchases": len(datasets.FEATURES), "text": TEXT + 2, "series": LAGS *
 SETTINGS = {"epochs": 2, "batch_size": 4096, "learning_rate": 0.012}
 MODELS = {
     **{kind: {"kinds": (kind,)} for kind in KINDS},
+    "purchases + text": {"kinds": ("purchases", "text")},
+    "purchases + series": {"kinds": ("purchases", "series")},
     **{how: {"how": how} for how in WAYS},
     "early, copies": {"added": "copies"},
     "early, SMOTE": {"added": "SMOTE"},
 }
 ADDED = 4  # new positives for each one of a rare product
 MOST_SEEDS, REPLICATES = 2, 200
-ONCE = ("text", "series")  # far behind, so that one seed will do
+ONCE = ("text", "series", "purchases + text", "purchases + series", "early, copies")
+BLOCK = 400_000
 METRICS = ["roc_auc", "average_precision", "normalised_entropy", "ratio"]
 
 
@@ -73,7 +76,8 @@ class Inputs:
     def profiles(self):
         """Mean vector of what a household bought before each week, and in the eight before it."""
         bought = datasets.purchases().filter(_.week < self.weeks)
-        bought = bought.select("household_id", "product_id", "week").distinct().execute()
+        columns = ["household_id", "product_id", "week"]
+        bought = bought.select(*columns).distinct().execute().sort_values(columns)
         place = self.products.index.get_indexer(bought.product_id)
         bought = bought[place >= 0]
         total = np.zeros((bought.household_id.max() + 1, self.weeks, PROFILE), np.float32)
@@ -97,15 +101,20 @@ class Inputs:
 
     def matrix(self, rows):
         """Columns of all kinds for some rows, in the order of `KINDS`; float32."""
+        X = np.empty((len(rows), sum(KINDS.values())), np.float32)
+        for start in range(0, len(rows), BLOCK):  # a block at a time, for the sake of memory
+            self._fill(X[start : start + BLOCK], rows.iloc[start : start + BLOCK])
+        return X
+
+    def _fill(self, X, rows):
         place = self.products.index.get_indexer(rows.product_id)
         week = rows.week.to_numpy().astype(int)
-        X = np.empty((len(rows), sum(KINDS.values())), np.float32)
         X[:, : KINDS["purchases"]] = self.scale.transform(datasets.matrix(rows))
         self.put_text(X, self.short[place], rows)
-        lags = [self.series[place, week - lag] for lag in range(1, LAGS + 1)]
-        X[:, -KINDS["series"] :] = np.concatenate(lags, axis=1)
+        for lag in range(1, LAGS + 1):
+            start = X.shape[1] - (LAGS + 1 - lag) * len(CHANNELS)
+            X[:, start : start + len(CHANNELS)] = self.series[place, week - lag]
         X[place < 0, KINDS["purchases"] :] = 0
-        return X
 
     def put_text(self, X, vectors, rows):
         """Write text vectors, and their cosines with the households' profiles, into X."""
@@ -169,9 +178,10 @@ class Lab:
         self.inputs = inputs or Inputs()
         self.rows = self.inputs.train
         self.X, self.y = self.inputs.matrix(self.rows), self.rows.conversion.to_numpy()
-        self.test = datasets.visit_table(weeks, share=share)
-        self.X_test = self.inputs.matrix(self.test)
-        self.masks = segments(self.test)
+        test = datasets.visit_table(weeks, share=share)
+        self.X_test = self.inputs.matrix(test)
+        self.masks = segments(test)
+        self.households, self.y_test = test.household_id.to_numpy(), test.conversion.to_numpy()
 
     def columns(self, kinds):
         """Positions of the columns of some kinds of input."""
@@ -199,12 +209,10 @@ class Lab:
         """Metrics of the test and of its bootstrap draws, for each segment."""
         frames = {}
         for name, mask in self.masks.items():
-            y, groups = self.test.conversion.to_numpy()[mask], self.test.household_id[mask]
-            draws = evaluate.replicates(
-                y, p[mask], groups=groups, metrics=METRICS, n_replicates=REPLICATES
-            )
-            whole = {m: getattr(evaluate, m)(y, p[mask]) for m in METRICS}
-            frames[name] = pd.concat([pd.DataFrame(whole, index=[-1]), draws])
+            y, options = self.y_test[mask], {"groups": self.households[mask], "metrics": METRICS}
+            draws = evaluate.replicates(y, p[mask], n_replicates=REPLICATES, **options)
+            whole = evaluate.report(y, p[mask], n_replicates=0, **options)["value"]
+            frames[name] = pd.concat([whole.to_frame(-1).T[METRICS], draws])
         return pd.concat(frames, names=["segment", "replicate"])
 
     def gates(self, model):
@@ -239,8 +247,8 @@ def predicted(lab, kinds=tuple(KINDS), how="early", added=None, seed=0):
     groups = {kind: KINDS[kind] for kind in kinds}
     hidden = (64,) if how == "early" else (32,)
     model = FusionClassifier(groups, how, hidden, random_state=seed, **SETTINGS).fit(X, y)
-    blocks = np.array_split(np.arange(len(lab.test)), 8)
-    p = [model.predict_proba(lab.X_test[block][:, columns])[:, 1] for block in blocks]
+    parts = np.array_split(lab.X_test, 16)
+    p = [model.predict_proba(part[:, columns])[:, 1] for part in parts]
     return calibrate.shift_log_odds(np.concatenate(p), shift), model
 
 
