@@ -1,4 +1,4 @@
-"""Measure the bands of chapter 20. Run: .venv/bin/python tools/bands/20_multimodal_explain.py [seeds]
+"""Measure the bands of chapter 20: .venv/bin/python tools/bands/20_multimodal_explain.py [seeds]
 
 The chapter's own cells are run. Claims on the study are measured over bootstrap draws of
 households, which move these values more than the seed of a training does; those on synthetic
