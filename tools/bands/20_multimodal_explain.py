@@ -24,7 +24,7 @@ READ = ["imports", "parameters", "a-inputs", "a-read", "a-differences", "b-made"
 TEXT, BASE = ["b-nearest", "b-claim-third"], ["c-models", "c-base", "c-claim-base"]
 STEADY = ["d-world", "d-run", "d-series", "d-claim-rows", "d-claim-even"]
 NO_EFFECT = {"text-smote-overstates-mid": 1.0, "synthetic-text-is-a-parent-again": 1.0}
-MODELS = ("purchases", "early", "late", "early, SMOTE")
+MODELS = ("purchases", "early", "gated", "early, SMOTE")
 
 
 class Recorder:
@@ -41,8 +41,8 @@ def of_study(of):
     """Claim -> its values on the test (-1) and on each draw of households."""
     tail, whole = "roc_auc", "normalised_entropy"
     return {
-        "fusion-lifts-tail": of("early", "tail")[tail] - of("purchases", "tail")[tail],
-        "late-fusion-loses": of("late")[whole] - of("early")[whole],
+        "fusion-lowers-entropy": of("early")[whole] - of("purchases")[whole],
+        "gate-lifts-tail": of("gated", "tail")[tail] - of("purchases", "tail")[tail],
         "text-smote-overstates-mid": of("early, SMOTE", "mid")["ratio"]
         / of("early", "mid")["ratio"],
     }
