@@ -77,7 +77,7 @@ def trained(names, lab, name, seed):
     """A model's metrics by segment and draw; of the study where it has them."""
     study, there = names["study"], names["result"].index.droplevel(["segment", "replicate"])
     if (name, seed) in there:
-        return names["result"].loc[(name, seed)]
+        return names["result"].sort_index().loc[(name, seed)]
     p, _ = study.predicted(lab, seed=seed, **study.MODELS[name])
     print(f"{name}, seed {seed}", flush=True)
     return lab.judge(p)
