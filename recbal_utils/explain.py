@@ -261,6 +261,13 @@ def reasons(
     return told[:n_for][:most], told[::-1][:n_against][:most]
 
 
+def _alike(p, usual):
+    """Two probabilities as counts out of the same number, 1,000 unless one is too rare."""
+    frequency(p), frequency(usual)  # raise if they are no probabilities
+    of = next((n for n in (1_000, 10_000) if min(p, usual) * n >= 0.95), 100_000)
+    return [f"{round(x * of):,} of {of:,}" for x in (p, usual)]
+
+
 def times(part: float) -> str:
     """Return a part of the log-odds as what it does to the odds: "odds × 2.0"."""
     return f"odds × {np.exp(part):.2g}"
@@ -298,11 +305,11 @@ def page(
     """
     p = float(expit(explanation.log_odds()[row]))
     speaks_for, against = reasons(explanation, row, words, most=most)
+    counts = _alike(p, usual)
     lines = [
         f"**Offer: {product}**",
         "",
-        f"Of 1,000 such offers about {1000 * p:,.1f} end in a purchase, in words "
-        f"{frequency(p)}. Over all offers it is {frequency(usual)}.",
+        f"About {counts[0]} such offers end in a purchase; of all offers, {counts[1]}.",
         "",
         "What speaks for it: " + ("; ".join(speaks_for) or "nothing much") + ".",
         "",

@@ -157,8 +157,12 @@ class TestPage:
     def test_says_probability_as_frequency(self):
         page = explain.page(ONE, 0, PLAIN, product="beans", usual=0.001)
         assert "**Offer: beans**" in page
-        assert "5 of 1,000" in page
-        assert "it is 1 of 1,000" in page
+        assert "About 5 of 1,000 such offers" in page
+        assert "of all offers, 1 of 1,000" in page
+
+    def test_both_counts_are_out_of_the_same_number(self):
+        page = explain.page(ONE.shifted(-4), 0, PLAIN, product="beans", usual=0.001)
+        assert "About 9 of 100,000 such offers end in a purchase; of all offers, 100 of" in page
 
     def test_every_feature_has_words(self):
         with pytest.raises(RecbalError, match="no plain words for noise"):
