@@ -1,0 +1,282 @@
+"""Study of chapter 20: three kinds of input alone and together, and new positives made of text.
+
+Trained on every positive and 1 % of the negatives of weeks 20 to 40, corrected by the log of the
+keep rate, judged on whole visits of weeks 45 to 48. Settings were chosen on weeks 41 to 44.
+"""
+
+import time
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from ibis import _
+from sklearn.decomposition import PCA
+
+from recbal_utils import calibrate, cold_start, datasets, encoder, evaluate, studies
+from recbal_utils._atomic import replacing
+from recbal_utils.fusion import WAYS, FusionClassifier, between
+from recbal_utils.models import preprocessing
+from recbal_utils.periods import TEST_WEEKS, TRAIN_WEEKS
+
+KEEP_RATE = 0.01
+SHIFT = float(np.log(KEEP_RATE))
+WORDS = ["department", "product_category", "product_type", "brand"]
+TEXT, PROFILE, LAGS = 24, 48, 6
+TEXT_SCALE, COSINE_SCALE = 5, 3  # bring these columns near standard deviation 1
+CHANNELS = ("price", "discount", "stores", "display", "mailer")
+KINDS = {"purchases": len(datasets.FEATURES), "text": TEXT + 2, "series": LAGS * len(CHANNELS)}
+# Chosen on weeks 41 to 44, for each on its own: more passes gained nothing.
+ALONE = {"hidden": (64,), "epochs": 8, "batch_size": 2048, "learning_rate": 0.008}
+PARTS = {"hidden": (32,), "epochs": 4, "batch_size": 2048, "learning_rate": 0.012}
+SETTINGS = {"early": {"hidden": (64,), "epochs": 4, "batch_size": 4096, "learning_rate": 0.012}}
+SETTINGS |= {"late": PARTS, "gated": PARTS}
+MODELS = {
+    **{kind: {"kinds": (kind,)} for kind in KINDS},
+    "purchases + text": {"kinds": ("purchases", "text")},
+    "purchases + series": {"kinds": ("purchases", "series")},
+    **{how: {"how": how} for how in WAYS},
+    "early, copies": {"added": "copies"},
+    "early, SMOTE": {"added": "SMOTE"},
+}
+ADDED = 4  # new positives for each one of a rare product
+MOST_SEEDS, REPLICATES = 2, 200
+ONCE = ("text", "series", "purchases + text", "purchases + series", "early, copies")
+BLOCK = 400_000
+METRICS = ["roc_auc", "average_precision", "normalised_entropy", "ratio"]
+
+
+class Inputs:
+    """The three kinds of input for any rows of the log."""
+
+    def __init__(self):
+        self.train = datasets.training_table(keep_rate=KEEP_RATE)
+        self.scale = preprocessing().fit(datasets.matrix(self.train))
+        self.weeks = TEST_WEEKS[-1] + 1
+
+    @cached_property
+    def products(self):
+        """Every product of the catalogue, with its text."""
+        table = datasets.journey("products").execute()
+        table["product_id"] = table["product_id"].astype(np.int64)
+        table["text"] = texts(table)
+        return table.set_index("product_id").sort_index()
+
+    @cached_property
+    def embedded(self):
+        """The language model's vectors of products, centred; one row a product."""
+        shown = self.products.index.isin(promoted_products())
+        some = self.products.text.where(shown, "unknown")
+        vectors = encoder.embeddings(some)
+        return vectors - vectors[shown].mean(axis=0)
+
+    @cached_property
+    def short(self):
+        """The first principal components of the vectors, for products and profiles."""
+        known = self.products.index.isin(self.train.product_id.unique())
+        return PCA(PROFILE, random_state=0).fit(self.embedded[known]).transform(self.embedded)
+
+    @cached_property
+    def profiles(self):
+        """Mean vector of what a household bought before each week, and in the eight before it."""
+        bought = datasets.purchases().filter(_.week < self.weeks)
+        columns = ["household_id", "product_id", "week"]
+        bought = bought.select(*columns).distinct().execute().sort_values(columns)
+        place = self.products.index.get_indexer(bought.product_id)
+        bought = bought[place >= 0]
+        total = np.zeros((bought.household_id.max() + 1, self.weeks, PROFILE), np.float32)
+        np.add.at(total, (bought.household_id, bought.week), self.short[place[place >= 0]])
+        before = np.cumsum(total, axis=1) - total
+        recent = before.copy()
+        recent[:, 8:] -= before[:, :-8]
+        return [unit(part) for part in (before, recent)]
+
+    @cached_property
+    def series(self):
+        """Price and placement of each product and week, shape (products, weeks, channels)."""
+        found = np.zeros((len(self.products), self.weeks, len(CHANNELS)), np.float32)
+        for name, column in weekly(self.weeks).items():
+            table = column.reset_index()
+            place = self.products.index.get_indexer(table.product_id)
+            there = place >= 0
+            at = place[there], table.week[there].astype(int), CHANNELS.index(name)
+            found[at] = table[name][there]
+        return found
+
+    def matrix(self, rows):
+        """Columns of all kinds for some rows, in the order of `KINDS`; float32."""
+        X = np.empty((len(rows), sum(KINDS.values())), np.float32)
+        for start in range(0, len(rows), BLOCK):  # a block at a time, for the sake of memory
+            self._fill(X[start : start + BLOCK], rows.iloc[start : start + BLOCK])
+        return X
+
+    def _fill(self, X, rows):
+        place = self.products.index.get_indexer(rows.product_id)
+        week = rows.week.to_numpy().astype(int)
+        X[:, : KINDS["purchases"]] = self.scale.transform(datasets.matrix(rows))
+        self.put_text(X, self.short[place], rows)
+        for lag in range(1, LAGS + 1):
+            start = X.shape[1] - (LAGS + 1 - lag) * len(CHANNELS)
+            X[:, start : start + len(CHANNELS)] = self.series[place, week - lag]
+        X[place < 0, KINDS["purchases"] :] = 0
+
+    def put_text(self, X, vectors, rows):
+        """Write text vectors, and their cosines with the households' profiles, into X."""
+        start, week = KINDS["purchases"], rows.week.to_numpy().astype(int)
+        X[:, start : start + TEXT] = TEXT_SCALE * vectors[:, :TEXT]
+        length = np.maximum(np.linalg.norm(vectors, axis=1), 1e-9)
+        for i, profile in enumerate(self.profiles):
+            mean = profile[rows.household_id.to_numpy(), week]
+            cosine = np.einsum("ij,ij->i", vectors, mean) / length
+            X[:, start + TEXT + i] = COSINE_SCALE * cosine
+
+
+def texts(table):
+    """Words of each product, without its size."""
+    return cold_start.texts(table.assign(**{n: "" for n in set(cold_start.DESCRIPTION) - {*WORDS}}))
+
+
+def promoted_products():
+    """Products promoted in any week up to the last of the test."""
+    weeks = (_.week >= TRAIN_WEEKS[0]) & (_.week <= TEST_WEEKS[-1])
+    return datasets.promotions().filter(weeks).select("product_id").distinct().execute().product_id
+
+
+def unit(vectors):
+    """Vectors of length one; zeros stay."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(length > 0, length, 1)
+
+
+def weekly(weeks):
+    """Each channel as a series by product and week."""
+    keys = ["product_id", "week"]
+    sold = datasets.purchases().filter(_.week < weeks).group_by(keys)
+    sold = sold.agg(paid=_.paid_cents.sum(), off=_.discount_cents.sum(), n=_.quantity.sum())
+    sold = sold.execute().set_index(keys).sort_index()
+    so_far = sold.groupby("product_id").cumsum()
+    price = np.log((sold.paid + 1) / sold.n) - np.log((so_far.paid + 1) / so_far.n)
+    shown = datasets.promotions().filter(_.week < weeks).group_by(keys)
+    shown = shown.agg(
+        stores=_.count(),
+        display=(_.display != "0").mean(),
+        mailer=(_.mailer != "0").mean(),
+    )
+    shown = shown.execute().set_index(keys)
+    return {
+        "price": price.clip(-2, 2).rename("price"),
+        "discount": (sold.off / (sold.off + sold.paid + 1)).rename("discount"),
+        "stores": (np.log1p(shown.stores) / 2).rename("stores"),
+        "display": shown.display,
+        "mailer": shown.mailer,
+    }
+
+
+# --- trainings ------------------------------------------------------------------------------
+
+
+class Lab:
+    """Training rows, test rows and how to judge; made once for all trainings."""
+
+    def __init__(self, inputs=None, weeks=TEST_WEEKS, share=datasets.TEST_SHARE):
+        self.inputs = inputs or Inputs()
+        self.rows = self.inputs.train
+        self.X, self.y = self.inputs.matrix(self.rows), self.rows.conversion.to_numpy()
+        test = datasets.visit_table(weeks, share=share)
+        self.X_test = self.inputs.matrix(test)
+        self.masks = segments(test)
+        self.households, self.y_test = test.household_id.to_numpy(), test.conversion.to_numpy()
+
+    def columns(self, kinds):
+        """Positions of the columns of some kinds of input."""
+        ends = dict(zip(KINDS, np.cumsum(list(KINDS.values())), strict=True))
+        return np.concatenate([np.arange(ends[kind] - KINDS[kind], ends[kind]) for kind in kinds])
+
+    def new_rows(self, way, seed):
+        """Positives of rare products to add: their text between two products', or copied."""
+        tier = datasets.segments(self.rows).tier
+        rare = np.flatnonzero((self.y == 1) & (tier != "head").to_numpy())
+        place = self.inputs.products.index.get_indexer(self.rows.product_id.iloc[rare])
+        parents = np.unique(place)
+        vectors = self.inputs.short[parents]
+        made, first, _partner, _u = between(vectors, ADDED * len(rare), random_state=seed)
+        rng = np.random.default_rng(seed)
+        order = np.argsort(place, kind="stable")
+        start, end = (np.searchsorted(place[order], parents[first], s) for s in ("left", "right"))
+        chosen = rare[order[rng.integers(start, end)]]
+        X = self.X[chosen].copy()
+        if way == "SMOTE":
+            self.inputs.put_text(X, made, self.rows.iloc[chosen])
+        return X
+
+    def judge(self, p):
+        """Metrics of the test and of its bootstrap draws, for each segment."""
+        frames = {}
+        for name, mask in self.masks.items():
+            y, options = self.y_test[mask], {"groups": self.households[mask], "metrics": METRICS}
+            draws = evaluate.replicates(y, p[mask], n_replicates=REPLICATES, **options)
+            whole = evaluate.report(y, p[mask], n_replicates=0, **options)["value"]
+            frames[name] = pd.concat([whole.to_frame(-1).T[METRICS], draws])
+        return pd.concat(frames, names=["segment", "replicate"])
+
+    def gates(self, model):
+        """Mean weight of each kind of input in each segment, of one test row in sixteen."""
+        some = slice(None, None, 16)
+        gate = model.gate(self.X_test[some])
+        mean = {(name, -1): gate[mask[some]].mean(axis=0) for name, mask in self.masks.items()}
+        names = [f"gate, {kind}" for kind in KINDS]
+        return pd.DataFrame.from_dict(mean, orient="index", columns=names).set_index(
+            pd.MultiIndex.from_tuples(mean, names=["segment", "replicate"])
+        )
+
+
+def segments(rows):
+    """Names of segments of products, each with the rows in it."""
+    tier = datasets.segments(rows).tier
+    bought = datasets.purchases().filter(_.week <= TRAIN_WEEKS[-1]).select("product_id")
+    bought = bought.distinct().execute().product_id
+    masks = {"all": np.ones(len(rows), dtype=bool)}
+    masks |= {name: (tier == name).to_numpy() for name in ("head", "mid", "tail")}
+    return masks | {"never bought": ~rows.product_id.isin(bought).to_numpy()}
+
+
+def predicted(lab, kinds=tuple(KINDS), how="early", added=None, seed=0):
+    """Train once; return corrected probabilities of the test rows, and the model."""
+    columns = lab.columns(kinds)
+    X, y, shift = lab.X[:, columns], lab.y, SHIFT
+    if added is not None:
+        more = lab.new_rows(added, seed)
+        X, y = np.concatenate([X, more]), np.concatenate([y, np.ones(len(more), y.dtype)])
+        shift += calibrate.log_odds_shift(y.mean(), lab.y.mean())
+    groups = {kind: KINDS[kind] for kind in kinds}
+    settings = ALONE if kinds == ("purchases",) else SETTINGS[how]
+    model = FusionClassifier(groups, how, random_state=seed, **settings).fit(X, y)
+    parts = np.array_split(lab.X_test, 16)
+    p = [model.predict_proba(part[:, columns])[:, 1] for part in parts]
+    return calibrate.shift_log_odds(np.concatenate(p), shift), model
+
+
+def run(seeds=range(5), checkpoint=None, only=None):
+    """Return metrics by model, seed, segment and bootstrap replicate (-1: the test itself)."""
+    lab, frames = Lab(), {}
+    for seed in list(seeds)[:MOST_SEEDS]:
+        for name, settings in MODELS.items():
+            if (only is not None and name not in only) or (seed and name in ONCE):
+                continue
+            path = None if checkpoint is None else Path(checkpoint) / f"{name}-{seed}.parquet"
+            if path is None or not path.exists():
+                started = time.perf_counter()
+                p, model = predicted(lab, seed=seed, **settings)
+                frame = lab.judge(p)
+                if model.how == "gated":
+                    frame = frame.join(lab.gates(model))
+                print(f"{name}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
+                if path is not None:
+                    with replacing(path) as part:
+                        frame.to_parquet(part)
+            frames[name, seed] = frame if path is None else pd.read_parquet(path)
+    return pd.concat(frames, names=["model", "seed"])
+
+
+if __name__ == "__main__":
+    studies.main(run)
