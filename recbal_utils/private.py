@@ -14,6 +14,10 @@ from sklearn.neighbors import NearestNeighbors
 
 from recbal_utils.errors import RecbalError
 
+# Orders of the Rényi divergences. Below 2 the series for sampled batches may not converge.
+ORDERS = (*np.arange(20, 110) / 10, *range(11, 64), 128, 256, 512)
+CONVERSIONS = ("tight", "moments")
+MOMENTS = range(2, 34)  # Abadi et al. look at moments up to 32, which is one order higher
 NOISE_RANGE = (0.2, 500.0)
 PARALLEL = 1e-6  # how far the cosine of two directions on one line may lie from 1
 
@@ -21,7 +25,9 @@ PARALLEL = 1e-6  # how far the cosine of two directions on one line may lie from
 # --- the accountant -----------------------------------------------------------------------------
 
 
-def epsilon(noise: float, rate: float, steps: int, delta: float) -> float:
+def epsilon(
+    noise: float, rate: float, steps: int, delta: float, *, conversion: str = "tight"
+) -> float:
     """ε of DP-SGD with Poisson-sampled batches, by Rényi accounting, for adding or removing a unit.
 
     Parameters
@@ -34,6 +40,9 @@ def epsilon(noise: float, rate: float, steps: int, delta: float) -> float:
         At least 1.
     delta : float in (0, 1)
         Below one over the number of units.
+    conversion : {"tight", "moments"}, default "tight"
+        From Rényi divergences to ε: that of the package, or the looser one of Abadi et al. (2016),
+        for comparison with what they published.
 
     Raises
     ------
@@ -50,10 +59,23 @@ def epsilon(noise: float, rate: float, steps: int, delta: float) -> float:
             f"noise={noise}, rate={rate}, steps={steps}, delta={delta}: give a noise above 0, a "
             "rate in (0, 1], at least one step and a delta in (0, 1)."
         )
+    if conversion not in CONVERSIONS:
+        raise RecbalError(f"conversion is {conversion!r}; choose one of {CONVERSIONS}.")
     step = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise))
-    accountant = rdp.RdpAccountant()
-    accountant.compose(dp_accounting.SelfComposedDpEvent(step, int(steps)))
-    return float(accountant.get_epsilon(delta))
+    many = dp_accounting.SelfComposedDpEvent(step, int(steps))
+    accountant = rdp.RdpAccountant(orders=ORDERS)
+    accountant.compose(many)
+    if conversion == "tight":
+        return float(accountant.get_epsilon(delta))
+    return min(_of_order(order, many, delta) for order in MOMENTS)
+
+
+def _of_order(order, event, delta):
+    """ε by the divergence of one order: Rényi divergence plus ln(1/δ) / (order - 1)."""
+    accountant = rdp.RdpAccountant(orders=[order])
+    accountant.compose(event)
+    (divergence,) = accountant._rdp
+    return float(divergence + np.log(1 / delta) / (order - 1))
 
 
 def noise_for(target: float, rate: float, steps: int, delta: float) -> float:

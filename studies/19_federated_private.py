@@ -62,10 +62,13 @@ class Lab:
         self.X_test = self.features(self.test_rows)
         self.test = Test.of_log(self.test_rows, np.zeros((len(self.test_rows), 1)))
 
-    def features(self, table):
+    def scaled(self, raw):
         """Standardised by what the stores' secure sums say."""
         mean, deviation = self.scale
-        return ((np.log1p(datasets.matrix(table)) - mean) / deviation).astype(np.float32)
+        return ((np.log1p(raw) - mean) / deviation).astype(np.float32)
+
+    def features(self, table):
+        return self.scaled(datasets.matrix(table))
 
     def clients(self, X):
         return federated.clients_of(X, self.train[datasets.LABEL], self.train["store_id"])
@@ -204,7 +207,7 @@ def ways():
     return found
 
 
-# --- rows from a GAN ------------------------------------------------------------------------------
+# --- synthetic rows -------------------------------------------------------------------------------
 
 
 def members(train, seed=0):
@@ -215,6 +218,14 @@ def members(train, seed=0):
     inside = bought["household_id"].isin(households[: len(households) // 2])
     parts = (bought[inside], bought[~inside])
     return [datasets.matrix(part.sample(N_MEMBERS, random_state=seed)) for part in parts]
+
+
+def smote_rows(lab, inside, seed=0):
+    """Rows that SMOTE makes of the members alone; both standardised."""
+    others = lab.X[lab.y == 0][:N_MEMBERS]
+    X, y = np.vstack([others, inside]), np.repeat([0, 1], N_MEMBERS)
+    sampler = SMOTE(sampling_strategy={1: N_MEMBERS + N_SYNTHETIC}, random_state=seed)
+    return sampler.fit_resample(X, y)[0][2 * N_MEMBERS :]
 
 
 def gan_rows(lab, seed, max_steps=600):

@@ -65,8 +65,8 @@ def lines(study, lab):
     """Areas of the test of lines, for SMOTE rows of ten draws."""
     found = []
     for seed in SEEDS:
-        inside, outside = map(study.scaled, study.members(lab.train, seed))
-        rows = study.smote_rows(inside, seed)
+        inside, outside = map(lab.scaled, study.members(lab.train, seed))
+        rows = study.smote_rows(lab, inside, seed)
         found.append(
             private.membership_auc(private.on_lines(inside, rows), private.on_lines(outside, rows))
         )
