@@ -18,7 +18,6 @@ from datetime import date
 from pathlib import Path
 
 from common import BUILD, KERNEL_ENVIRONMENT, ROOT, data_cache, stop, write_atomically
-from scale_test import machine
 
 HERE = BUILD / "flower"
 PACKAGES = HERE / "packages"
@@ -62,6 +61,7 @@ def stores():
 def test() -> dict:
     """Train the stores twice, and describe the run."""
     import numpy as np
+    from scale_test import machine
 
     from recbal_utils import federated, flower
 
