@@ -6,7 +6,7 @@ PY := .venv/bin/python
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab student report slides scale-test offline-kit lint format lock clean setup
+.PHONY: help book test lab student report slides scale-test flower-test offline-kit lint format lock clean setup
 
 help: ## list these targets
 	@echo "make book          build the book: open _build/html/index.html when it is done"
@@ -18,6 +18,7 @@ help: ## list these targets
 	@echo "                   'make lab STUDENT=1' opens them"
 	@echo "make slides        slides of each part, in _build/slides, from the notebooks as last run"
 	@echo "make scale-test    the scale-out chapter's samples on Apache Spark too (needs Java 17)"
+	@echo "make flower-test   the federated chapter's stores under Flower too, installed apart"
 	@echo "make offline-kit   all that a room without network needs, in _build/offline-kit"
 	@echo "make lint          check style; 'make format' repairs it"
 	@echo "make lock          compile requirements.in into requirements.txt"
@@ -59,6 +60,9 @@ slides: setup
 
 scale-test: setup
 	@$(PY) tools/scale_test.py
+
+flower-test: setup
+	@$(PY) tools/flower_test.py
 
 offline-kit: setup
 	@$(PY) tools/offline_kit.py

@@ -28,6 +28,9 @@ _build/executed/%.ipynb: notebooks/%.ipynb .venv/.installed | _build/data.stamp
 # What Apache Spark returned: carried by the project, or from `make scale-test`.
 _build/executed/21_scale_out.ipynb: $(wildcard studies/21_scale_out.json _build/spark/record.json)
 
+# What Flower returned: carried by the project, or from `make flower-test`.
+_build/executed/19_federated_private.ipynb: $(wildcard studies/19_federated_private.json _build/flower/record.json)
+
 _build/diagrams/%.svg: book/diagrams/%.mmd tools/diagram.py
 	@$(PY) tools/diagram.py $< $@
 

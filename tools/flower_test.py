@@ -1,0 +1,131 @@
+"""Run the Flower test: the stores' federated averaging by Flower and by the plain loop.
+
+Flower goes to _build/flower/packages, apart from .venv, and first on the path, since its pins are
+not those of the book. The result is _build/flower/record.json; with --keep it also replaces the
+record that the project carries.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+from common import BUILD, KERNEL_ENVIRONMENT, ROOT, data_cache, stop, write_atomically
+
+HERE = BUILD / "flower"
+PACKAGES = HERE / "packages"
+REQUIREMENTS = ROOT / "requirements-flower.txt"
+ROUNDS, PASSES, BATCH, LEARNING_RATE, SEED = 2, 1, 256, 0.5, 0
+ALLOWED = 1e-5  # sums of float32 in another order
+
+
+def install(target: Path = PACKAGES, requirements: Path = REQUIREMENTS) -> None:
+    """Put Flower beside, not into, the environment of the book; once for each list of pins."""
+    stamp = target / ".installed"
+    wanted = requirements.read_text(encoding="utf-8")
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+        return
+    print(f"flower-test: installing Flower into {target.name} (0.1 GB)", flush=True)
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    command += ["--no-deps", "--target", str(target), "-r", str(requirements)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if "ERROR" in line]
+        stop(
+            f"flower-test: Flower could not be installed ({(errors or ['pip failed'])[0]}); "
+            "check the network (or PIP_INDEX_URL) and run the command again"
+        )
+    stamp.write_text(wanted, encoding="utf-8")
+
+
+def stores():
+    """Every store of the training weeks as a client, standardised by secure sums."""
+    from recbal_utils import datasets, federated
+
+    table = datasets.training_table()
+    labels = table[datasets.LABEL]
+    raw = federated.clients_of(datasets.matrix(table), labels, table["store_id"])
+    scale = federated.moments(raw)
+    return [federated.standardised(client, *scale) for client in raw], float(labels.mean())
+
+
+def test() -> dict:
+    """Train the stores twice, and describe the run."""
+    import numpy as np
+    from scale_test import machine
+
+    from recbal_utils import federated, flower
+
+    clients, rate = stores()
+    model = federated.network(clients[0].X.shape[1], rate=rate, seed=SEED)
+    start, local = model.get_weights(), federated.LocalTraining(model, BATCH, PASSES)
+    settings = {"rounds": ROUNDS, "learning_rate": LEARNING_RATE, "seed": SEED}
+    plain = federated.fed_avg(start, clients, local, **settings)
+    print(f"flower-test: plain loop done, {len(clients)} stores", flush=True)
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    found, sent = flower.fed_avg(start, clients, local, **settings)
+    gap = lambda a, b: max(float(np.abs(x - y).max()) for x, y in zip(a, b, strict=True))
+    versions = {name: importlib.metadata.version(name) for name in ("flwr", "protobuf", "keras")}
+    return {
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "versions": {**versions, "python": platform.python_version()},
+        "stores": len(clients),
+        "rounds": ROUNDS,
+        "rows": sum(len(client) for client in clients),
+        "apart": gap(plain, found),
+        "moved": gap(plain, start),
+        "bytes": {"Flower": sent, "plain": federated.bytes_sent(start, len(clients), ROUNDS)},
+    }
+
+
+def verdict(found: dict) -> str:
+    """One line on what came out; stops where the two disagree."""
+    if not found["apart"] <= ALLOWED < found["moved"]:
+        stop(
+            f"flower-test: weights differ by {found['apart']:.3g} at most, and training moved them "
+            f"by {found['moved']:.3g}: the two loops disagree"
+        )
+    return (
+        f"{found['stores']} stores, {found['rounds']} rounds: weights of Flower and of the plain "
+        f"loop differ by {found['apart']:.1e} at most; training moved them by {found['moved']:.2f}"
+    )
+
+
+def main() -> None:
+    """Install Flower, run, write the record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", action="store_true", help="replace the project's record too")
+    arguments = parser.parse_args()
+    os.environ.update(KERNEL_ENVIRONMENT, RECBAL_CACHE=data_cache())
+    install()
+    sys.path[:0] = [str(PACKAGES)]
+    from execute import native_stderr_to
+
+    from recbal_utils import flower
+    from recbal_utils.errors import RecbalError
+
+    try:
+        with native_stderr_to(BUILD / "log" / "flower.txt"):
+            found = test()
+        print(f"flower-test: {verdict(found)}")
+    except RecbalError as error:
+        stop(f"flower-test: {error}")
+    text = json.dumps(found, indent=1) + "\n"
+    write_atomically(ROOT / flower.FRESH, text)
+    if arguments.keep:
+        write_atomically(ROOT / flower.CARRIED, text)
+    print(f"flower-test: wrote {flower.FRESH}")
+
+
+if __name__ == "__main__":
+    main()
