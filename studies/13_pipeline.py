@@ -3,6 +3,7 @@
 Leaves, beside its result, the exported model and every model's predictions for the test visits.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,9 +14,19 @@ import numpy as np
 import pandas as pd
 from imblearn.over_sampling import SMOTE
 
-from recbal_utils import _rich_tables, calibrate, datasets, export, pipeline, rich_features, studies
+from recbal_utils import (
+    _rich_tables,
+    calibrate,
+    contest,
+    datasets,
+    export,
+    pipeline,
+    rich_features,
+    studies,
+)
 from recbal_utils._atomic import replacing
-from recbal_utils.compare import Method, Test, compare
+from recbal_utils.compare import Test
+from recbal_utils.errors import RecbalError
 from recbal_utils.models import NetworkClassifier, preprocessing
 
 KEEP_RATE = 0.01
@@ -23,6 +34,8 @@ SHIFT = float(np.log(KEEP_RATE))
 CHOOSE_KEEP_RATE = 0.02
 PERIODS = {"test": datasets.TEST_WEEKS, "closed": datasets.CLOSED_WEEKS}
 KEYS = ["household_id", "store_id", "week", "product_id", "conversion"]
+RIVALS = ("LightGBM", "all positives")  # judged on the closed weeks, too
+PIECE_ROWS = 65_536
 TREES = {
     "objective": "binary",
     "learning_rate": 0.05,
@@ -125,32 +138,33 @@ def _smoted(data, seed):
 # --- predictions --------------------------------------------------------------------------------
 
 
-def plain_predictions(seeds, checkpoint):
-    """Train the models on the 23 features and predict both periods."""
-    models = plain_models(seeds)
-    wanted = [f"{name}@{seed}" for name, (*_, own) in models.items() for seed in own]
-    if all(_column(checkpoint, period, name).exists() for period in PERIODS for name in wanted):
-        return
-    tests = {period: datasets.matrix(_visits(period)) for period in PERIODS}
+def plain_predictions(seeds, tests, checkpoint):
+    """Train the models on the 23 features and predict the periods they are judged on."""
     scale = None
     for train in ("natural", "all positives"):
-        table = datasets.training_table(
-            keep_rate=KEEP_RATE, keep_positives=train == "all positives"
-        )
-        X, y = datasets.matrix(table), table["conversion"].to_numpy()
-        scale = scale or preprocessing().fit(X)
-        for name, (of, fit, shift, own) in models.items():
+        data = None
+        for name, (of, fit, shift, own) in plain_models(seeds).items():
             for seed in own if of == train else ():
-                if all(_column(checkpoint, p, f"{name}@{seed}").exists() for p in PERIODS):
+                wanted = [period for period in PERIODS if period == "test" or name in RIVALS]
+                if all(_column(checkpoint, p, f"{name}@{seed}").exists() for p in wanted):
                     continue
+                scale = scale or preprocessing().fit(_plain_rows("natural")[0])
+                data = data or (*_plain_rows(train), scale)
                 started = time.process_time()
-                model = fit((X, y, scale), seed)
+                model = fit(data, seed)
                 spent = time.process_time() - started
-                rate = y.mean()
-                moved = calibrate.log_odds_shift(1 / 11, rate) if shift == "smote" else shift
-                for period, X_test in tests.items():
-                    _save(checkpoint, period, f"{name}@{seed}", model.log_odds(X_test), moved)
+                moved = shift
+                if shift == "smote":
+                    moved = calibrate.log_odds_shift(1 / 11, data[1].mean())
+                for period in wanted:
+                    z = model.log_odds(tests[period].plain)
+                    _save(checkpoint, period, f"{name}@{seed}", z, moved)
                 print(f"{name}, seed {seed}: {spent:.0f} s of training", flush=True)
+
+
+def _plain_rows(train):
+    table = datasets.training_table(keep_rate=KEEP_RATE, keep_positives=train == "all positives")
+    return datasets.matrix(table), table["conversion"].to_numpy()
 
 
 def pipeline_models(seeds, checkpoint):
@@ -184,34 +198,37 @@ def ablations(outcome, train, checkpoint):
     return found
 
 
-def rich_predictions(period, outcome, ablated, checkpoint):
+def rich_predictions(period, rows, outcome, ablated, checkpoint):
     """Predict a period with the pipeline's models, and the ablations on a part of it."""
     files = {f"pipeline@{seed}": path for seed, path in outcome.models.items()}
     if period == "test":
         files |= {f"ablation {group}@0": path for group, path in ablated.items()}
     if all(_column(checkpoint, period, name).exists() for name in files):
         return
-    X = _rich_tables.matrix(_rich_tables.visit_file(PERIODS[period]))
-    part = ablation_part(_visits(period))
-    for name, path in files.items():
-        model = export.load_model(path)
-        columns = [pipeline.FEATURES.index(feature) for feature in model.feature_names]
-        rows = X[part] if name.startswith("ablation") else X
-        z = [
-            model.log_odds(rows[i : i + pipeline.CHUNK_ROWS, columns])
-            for i in range(0, len(rows), pipeline.CHUNK_ROWS)
-        ]
+    models = {name: logged(export.load_model(path)) for name, path in files.items()}
+    found = {name: [] for name in models}
+    for part, X in rows.pieces(PIECE_ROWS):
+        np.log1p(X, out=X)  # once for all models
+        some = X[ablation_part(rows.keys.iloc[part])]
+        for name, model in models.items():
+            own = some if name.startswith("ablation") else X
+            found[name].append(model.log_odds(own[:, : len(model.feature_names)]))
+    for name, z in found.items():
         _save(checkpoint, period, name, np.concatenate(z), 0)
     print(f"pipeline: predicted {period}", flush=True)
+
+
+def logged(model):
+    """Return the model for rows whose logarithm was taken already."""
+    names = tuple(model.feature_names)
+    if model.steps[0] != ("log1p",) or names != pipeline.FEATURES[: len(names)]:
+        raise RecbalError("The models do not share their first step and the order of features.")
+    return dataclasses.replace(model, steps=model.steps[1:])
 
 
 def ablation_part(rows):
     """Positions of the rows of one household in four."""
     return np.flatnonzero(rows["household_id"].to_numpy() % ABLATED_SHARE == 0)
-
-
-def _visits(period):
-    return datasets.visit_table(PERIODS[period], open_closed_weeks=True)
 
 
 def _column(checkpoint, period, name):
@@ -231,45 +248,14 @@ def _save(checkpoint, period, name, z, shift):
 # --- judging ------------------------------------------------------------------------------------
 
 
-class _Stored:
-    """Predictions made before, as a model that `compare` can judge."""
-
-    def __init__(self, p):
-        self.p = p
-
-    def fit(self, X, y):
-        return self
-
-    def predict_proba(self, X):
-        """Return the stored predictions."""
-        return np.column_stack([1 - self.p, self.p])
-
-
-def judged(rows, columns, checkpoint):
-    """Runs of `compare` for stored predictions {name@seed: p}."""
-    test = Test.of_log(rows, np.zeros((len(rows), 1), np.float32))
-    nothing = np.zeros((2, 1), np.float32), np.array([0, 1])
-    frames = []
-    for seed in sorted({name.rsplit("@", 1)[1] for name in columns}):
-        own = {
-            name.rsplit("@", 1)[0]: Method(lambda _, p=p: _Stored(p.astype(np.float64)))
-            for name, p in columns.items()
-            if name.endswith(f"@{seed}")
-        }
-        settings = {"n_replicates": N_REPLICATES, "checkpoint": checkpoint, "progress": False}
-        frames.append(compare(own, nothing, test, seeds=[int(seed)], **settings))
-        print(f"judged {', '.join(own)}, seed {seed}", flush=True)
-    return pd.concat(frames)
-
-
 def period_result(period, checkpoint):
     """Write the period's predictions beside the result; return its runs."""
-    rows = _visits(period)
+    rows = datasets.visit_table(PERIODS[period], open_closed_weeks=True, columns=KEYS)
     paths = sorted(Path(checkpoint).glob(f"{period}-*.npy"))
     columns = {p.stem.removeprefix(f"{period}-").replace("_", " "): np.load(p) for p in paths}
     whole = {name: p for name, p in columns.items() if not name.startswith("ablation")}
     with replacing(pipeline.folder() / f"predictions-{period}.parquet") as part:
-        rows[[*KEYS, "visit"]].assign(**whole).to_parquet(part, compression="zstd")
+        rows.assign(**whole).to_parquet(part, compression="zstd")
     runs = {period: judged(rows, whole, _subfolder(checkpoint, period))}
     if period == "test":
         some = ablation_part(rows)
@@ -282,6 +268,17 @@ def period_result(period, checkpoint):
     return pd.concat(runs, names=["period"])
 
 
+def judged(rows, columns, checkpoint):
+    """Judge stored predictions {name@seed: p}."""
+    by_model = {}
+    for name, p in columns.items():
+        model, seed = name.rsplit("@", 1)
+        by_model.setdefault(model, {})[int(seed)] = p.astype(np.float64)
+    test = Test.of_log(rows, np.zeros((len(rows), 1), np.float32))
+    settings = {"n_replicates": N_REPLICATES, "checkpoint": checkpoint, "progress": True}
+    return contest.runs(by_model, test, **settings)
+
+
 def _subfolder(checkpoint, name):
     folder = Path(checkpoint) / name
     folder.mkdir(exist_ok=True)
@@ -292,10 +289,14 @@ def run(seeds=range(3), checkpoint=None):
     seeds, checkpoint = list(seeds)[:3], Path(checkpoint)
     outcome, ablated = pipeline_models(seeds, checkpoint)
     keep(outcome)
-    plain_predictions(seeds, checkpoint)
+    tests = {
+        period: _rich_tables.Impressions(_rich_tables.visit_file(weeks))
+        for period, weeks in PERIODS.items()
+    }
+    plain_predictions(seeds, tests, checkpoint)
     found = []
     for period in PERIODS:
-        rich_predictions(period, outcome, ablated, checkpoint)
+        rich_predictions(period, tests.pop(period), outcome, ablated, checkpoint)
         found.append(period_result(period, checkpoint))
     return pd.concat(found)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbal_utils import evaluate, export, pipeline, rich_features
+from recbal_utils import _gather, evaluate, export, pipeline, rich_features
 from recbal_utils.errors import RecbalError
 
 NAMES = ("noise", "weak", "strong")
@@ -150,8 +150,8 @@ def shop():
     return {"bought": bought, "promoted": promoted, "visits": visits, "products": products}
 
 
-def described(shop, week):
-    """All features of the impressions of a week."""
+def known(shop):
+    """All that features of the shop are looked up in."""
     tables = {name: ibis.memtable(frame) for name, frame in shop.items()}
 
     def computed(table):
@@ -175,12 +175,37 @@ def described(shop, week):
         ("shopped", shopped, rich_features.shopping_history, rich_features.SHOPPED),
     ):
         past |= {f"{kind} {name}": computed(make(source, keys)) for name, keys in groups.items()}
-    rows = tables["visits"].inner_join(promoted, ["store_id", "week"])
-    rows = rows.filter(rows.week == week).select(
-        "household_id", "store_id", "week", "product_id", "display", "mailer"
-    )
-    keys = ["household_id", "product_id"]
-    return rich_features.add(rows, past).execute().sort_values(keys).reset_index(drop=True)
+    return past
+
+
+def impressions(shop, week):
+    rows = shop["visits"].merge(shop["promoted"], on=["store_id", "week"])
+    rows = rows[rows["week"] == week].astype({"display": "category", "mailer": "category"})
+    return rows.sort_values(["household_id", "product_id"], ignore_index=True)
+
+
+def described(shop, week):
+    """All features of the impressions of a week."""
+    rows = impressions(shop, week)
+    X = np.empty((len(rows), len(rich_features.NUMERIC)), dtype=np.float32)
+    _gather.fill(X, _gather.gather(rows, known(shop)), slice(None))
+    return pd.concat([rows, pd.DataFrame(X, columns=list(rich_features.NUMERIC))], axis=1)
+
+
+def test_features_equal_each_row_looked_up_by_itself(shop):
+    found = described(shop, 7)
+    past, rows = known(shop), impressions(shop, 7)
+    words = {"display": str, "mailer": str}
+    plain = ibis.memtable(rows.astype(words).assign(row=np.arange(len(rows))))
+    plain = rich_features.with_ids(plain, past["ids"])
+    seen = []
+    for level in rich_features.LEVELS:
+        one = level.compute(plain, past).execute().sort_values("row", ignore_index=True)
+        names = list(level.names)
+        pd.testing.assert_frame_equal(found[names], one[names].astype(np.float32), check_exact=True)
+        seen += names
+        assert found[names].to_numpy().any(), f"all of {names} are 0"
+    assert seen == list(rich_features.NUMERIC)
 
 
 def test_features_do_not_know_the_week_or_what_follows(shop):
