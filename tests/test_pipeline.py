@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from recbal_utils import _gather, evaluate, export, pipeline, rich_features
+from recbal_utils.client import Service
 from recbal_utils.errors import RecbalError
 
 NAMES = ("noise", "weak", "strong")
@@ -118,6 +119,22 @@ def test_wrong_rows_are_named(tmp_path):
         pipeline.Pipeline(lacking, tmp_path).run(log, log)
     with pytest.raises(RecbalError, match="test"):
         pipeline.predictions("tomorrow")
+
+
+def test_exported_model_answers_over_http_as_it_scores_offline(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.exponential(5, (6000, len(pipeline.FEATURES))).astype(np.float32)
+    y = (rng.random(6000) < 1 / (1 + np.exp(5 - 0.2 * X[:, 0] - 0.2 * X[:, -1]))).astype(np.int8)
+    log = pipeline.Rows(X[:4000], y[:4000], np.ones(4000), pipeline.FEATURES)
+    wide = settings(attempts={"all": pipeline.FEATURES}, trials=1)
+    outcome = pipeline.Pipeline(wide, tmp_path, progress=lambda line: None).run(log, log)
+    model = export.load_model(outcome.models[0])
+    offline = pipeline.score(model, X[4000:])
+    with Service(outcome.models[0], "--max-candidates", "3000", "--max-bytes", "9000000") as served:
+        answer = served.score("a visit", range(2000), X[4000:], model.feature_names)
+    assert answer["model_version"] == model.model_version
+    np.testing.assert_allclose(answer["probabilities"], offline, rtol=0, atol=1e-6)
+    assert np.ptp(offline) > 0.1
 
 
 # --- features -----------------------------------------------------------------------------------
