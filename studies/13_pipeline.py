@@ -226,6 +226,11 @@ def logged(model):
     return dataclasses.replace(model, steps=model.steps[1:])
 
 
+def visits(period):
+    """Keys, conversions and visits of a period."""
+    return datasets.visit_table(PERIODS[period], open_closed_weeks=True, columns=KEYS)
+
+
 def ablation_part(rows):
     """Positions of the rows of one household in four."""
     return np.flatnonzero(rows["household_id"].to_numpy() % ABLATED_SHARE == 0)
@@ -250,7 +255,7 @@ def _save(checkpoint, period, name, z, shift):
 
 def period_result(period, checkpoint):
     """Write the period's predictions beside the result; return its runs."""
-    rows = datasets.visit_table(PERIODS[period], open_closed_weeks=True, columns=KEYS)
+    rows = visits(period)
     paths = sorted(Path(checkpoint).glob(f"{period}-*.npy"))
     columns = {p.stem.removeprefix(f"{period}-").replace("_", " "): np.load(p) for p in paths}
     whole = {name: p for name, p in columns.items() if not name.startswith("ablation")}
@@ -287,12 +292,11 @@ def _subfolder(checkpoint, name):
 
 def run(seeds=range(3), checkpoint=None):
     seeds, checkpoint = list(seeds)[:3], Path(checkpoint)
+    # Made first, while little else is in memory.
+    files = {period: _rich_tables.visit_file(weeks) for period, weeks in PERIODS.items()}
     outcome, ablated = pipeline_models(seeds, checkpoint)
     keep(outcome)
-    tests = {
-        period: _rich_tables.Impressions(_rich_tables.visit_file(weeks))
-        for period, weeks in PERIODS.items()
-    }
+    tests = {period: _rich_tables.Impressions(file) for period, file in files.items()}
     plain_predictions(seeds, tests, checkpoint)
     found = []
     for period in PERIODS:

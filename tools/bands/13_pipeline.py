@@ -69,7 +69,7 @@ def judged(study, models, period, folder):
     """Metrics of each seed on a period: a row for each."""
     kept = folder / f"scores-{period}.json"
     if not kept.exists():
-        rows = study._visits(period)
+        rows = study.visits(period)
         y, visits = rows["conversion"].to_numpy(), rows["visit"].to_numpy()
         X = _rich_tables.matrix(_rich_tables.visit_file(study.PERIODS[period]))
         found = []
