@@ -39,7 +39,8 @@ def past() -> dict:
     ids = rich_features.product_ids(_journey.journey("products"))
     promotions, visits = _journey.promotions(), _journey.visits()
     bought = rich_features.with_ids(_journey.purchases(), ids)
-    counted = promotions.group_by("product_id", "week").agg(stores=_.store_id.nunique())
+    # The log has one promotion for each week, store and product, so rows are stores.
+    counted = promotions.group_by("product_id", "week").agg(stores=_.count())
     found = {
         "ids": ids,
         "promoted": promotions.group_by("store_id", "week").agg(n_promoted=_.count()),
