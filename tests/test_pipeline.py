@@ -195,23 +195,24 @@ def known(shop):
     return past
 
 
-def impressions(shop, week):
+def impressions(shop, weeks):
     rows = shop["visits"].merge(shop["promoted"], on=["store_id", "week"])
-    rows = rows[rows["week"] == week].astype({"display": "category", "mailer": "category"})
-    return rows.sort_values(["household_id", "product_id"], ignore_index=True)
+    rows = rows[rows["week"].isin(weeks)].astype({"display": "category", "mailer": "category"})
+    return rows.sort_values(["week", "household_id", "product_id"], ignore_index=True)
 
 
-def described(shop, week):
-    """All features of the impressions of a week."""
-    rows = impressions(shop, week)
+def described(shop, *weeks):
+    """All features of the impressions of some weeks."""
+    rows = impressions(shop, weeks)
     X = np.empty((len(rows), len(rich_features.NUMERIC)), dtype=np.float32)
     _gather.fill(X, _gather.gather(rows, known(shop)), slice(None))
     return pd.concat([rows, pd.DataFrame(X, columns=list(rich_features.NUMERIC))], axis=1)
 
 
 def test_features_equal_each_row_looked_up_by_itself(shop):
-    found = described(shop, 7)
-    past, rows = known(shop), impressions(shop, 7)
+    weeks = range(3, LAST + 1)
+    found = described(shop, *weeks)
+    past, rows = known(shop), impressions(shop, weeks)
     words = {"display": str, "mailer": str}
     plain = ibis.memtable(rows.astype(words).assign(row=np.arange(len(rows))))
     plain = rich_features.with_ids(plain, past["ids"])
