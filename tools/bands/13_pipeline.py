@@ -105,7 +105,7 @@ def judged(study, models, period, folder):
 
 def study_value(period, name):
     """Metrics of a model of the study on a period."""
-    runs = studies.read("13_pipeline").loc[period, name]
+    runs = studies.read("13_pipeline").sort_index().loc[period, name]
     return runs.xs(-1, level="replicate").mean()
 
 
