@@ -87,6 +87,24 @@ def _is_text(array):
     return kind in "UST" or (kind == "O" and any(isinstance(value, str) for value in array))
 
 
+def number(value, name):
+    """Return one number as a float."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise RecbalError(f"{name} must be one number; it is {value!r}.") from None
+
+
+def open_share(value, name):
+    """Return a share of rows, above 0 and below 1."""
+    share = number(value, name)
+    if not 0 < share < 1:
+        raise RecbalError(
+            f"{name} must lie in (0, 1); it is {value!r}. Give a share, such as 0.05."
+        )
+    return share
+
+
 def check_probabilities(p, name="p"):
     """Raise unless every value of p lies in [0, 1]."""
     wrong = (p < 0) | (p > 1)

@@ -199,13 +199,14 @@ def _write_features(chosen: Path, path: Path) -> None:
     calendar = promoted.group_by("product_id", "week").agg(p_stores=_.store_id.nunique())
     rows = read_parquet(chosen)
     shown = rows.select("product_id", "week").distinct()
+    # Histories first, while the rows are narrow.
+    rows = features.add_pair_history(rows, history)
+    rows = features.add_category_history(rows, history, _categories())
     for name, table in {
         "household_id": features.household_weeks(history),
         "product_id": features.product_weeks(history, shown),
     }.items():
         rows = features.left_join(rows, table, [name, "week"])
-    rows = features.add_pair_history(rows, history)
-    rows = features.add_category_history(rows, history, _categories())
     rows = features.add_placement(rows, calendar)
     numbers = {name: rows[name].cast("float32") for name in (*features.NUMERIC, "weight")}
     rows = rows.mutate(**numbers, category_id=_.category_id.fill_null(-1).cast("int16"))

@@ -1,4 +1,4 @@
-"""The tables behind `rich_features`, made once and cached; rows with all features, as a matrix."""
+"""The histories behind `rich_features`, made once and cached; rows with all features, in pieces."""
 
 import functools
 import sys
@@ -11,8 +11,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 from ibis import _
 
-from recbal_utils import _journey, datasets, features, rich_features
-from recbal_utils._files import connect, read_parquet
+from recbal_utils import _gather, _journey, datasets, features, rich_features
+from recbal_utils._files import read_parquet
 from recbal_utils.cache import cached_parquet
 
 FEATURES = features.NUMERIC + rich_features.NUMERIC
@@ -30,16 +30,17 @@ GROWING = (
     "htm_weeks",
 )
 WEEKS = 40
-PART_ROWS = 1_500_000
+PART_ROWS = 500_000
 
 
 @functools.cache
 def past() -> dict:
-    """Everything `rich_features.add` looks things up in; histories are cached files."""
+    """Everything that features are looked up in; histories are cached files."""
     ids = rich_features.product_ids(_journey.journey("products"))
     promotions, visits = _journey.promotions(), _journey.visits()
     bought = rich_features.with_ids(_journey.purchases(), ids)
-    counted = promotions.group_by("product_id", "week").agg(stores=_.store_id.nunique())
+    # The log has one promotion for each week, store and product, so rows are stores.
+    counted = promotions.group_by("product_id", "week").agg(stores=_.count())
     found = {
         "ids": ids,
         "promoted": promotions.group_by("store_id", "week").agg(n_promoted=_.count()),
@@ -58,27 +59,64 @@ def past() -> dict:
     return found
 
 
-def rich_file(rows: Path) -> Path:
-    """Parquet with `NUMERIC` of the impressions of a file, and `row`, their place in it."""
-    return _cached(
-        f"rich-{rows.stem.partition('-')[0]}", lambda path: _write_rich(rows, path), rows
-    )
+class Impressions:
+    """Impressions with all `FEATURES`, whose matrix can be made in pieces.
+
+    Parameters
+    ----------
+    rows : Path
+        A cached table of impressions.
+
+    Attributes
+    ----------
+    keys : pandas.DataFrame
+        What the rows are looked up by.
+    plain : ndarray of shape (n, len(features.NUMERIC)), float32
+        The features that the table holds.
+    """
+
+    def __init__(self, rows: Path):
+        names, words = [*_journey.IMPRESSION_KEYS, "display", "mailer"], ["display", "mailer"]
+        self.keys = pq.read_table(rows, columns=names, read_dictionary=words).to_pandas()
+        self.plain = _plain(rows)
+
+    @functools.cached_property
+    def levels(self):
+        """The features that are looked up, at the first use."""
+        return _gather.gather(self.keys, past())
+
+    def __len__(self):
+        return len(self.keys)
+
+    def matrix(self, rows: slice = slice(None)) -> np.ndarray:
+        """Return `FEATURES` of some rows: float32 of shape (rows, features)."""
+        week = self.keys["week"].to_numpy()[rows]
+        X = np.empty((len(week), len(FEATURES)), dtype=np.float32)
+        X[:, : len(features.NUMERIC)] = self.plain[rows]
+        _gather.fill(X[:, len(features.NUMERIC) :], self.levels, rows)
+        return steady(X, week)
+
+    def pieces(self, size: int):
+        """Yield (slice, matrix) of so many rows at a time."""
+        for first in range(0, len(self), size):
+            part = slice(first, min(first + size, len(self)))
+            yield part, self.matrix(part)
+
+
+def _plain(rows: Path) -> np.ndarray:
+    """Return the features that a table holds, read in pieces to spare memory."""
+    file = pq.ParquetFile(rows)
+    X = np.empty((file.metadata.num_rows, len(features.NUMERIC)), dtype=np.float32)
+    first = 0
+    for batch in file.iter_batches(PART_ROWS, columns=list(features.NUMERIC)):
+        X[first : first + len(batch)] = np.column_stack([column.to_numpy() for column in batch])
+        first += len(batch)
+    return X
 
 
 def matrix(rows: Path) -> np.ndarray:
     """Return `FEATURES` of the impressions of a cached table: float32 of shape (n, features)."""
-    rich = rich_file(rows)
-    base = pq.read_table(rows, columns=["week", *features.NUMERIC])
-    week = base["week"].to_numpy()
-    X = np.empty((base.num_rows, len(FEATURES)), dtype=np.float32)
-    for i, name in enumerate(features.NUMERIC):
-        X[:, i] = base[name].to_numpy()
-    del base
-    table = pq.read_table(rich)
-    place = table["row"].to_numpy()
-    for i, name in enumerate(rich_features.NUMERIC, start=len(features.NUMERIC)):
-        X[place, i] = table[name].to_numpy()
-    return steady(X, week)
+    return Impressions(rows).matrix()
 
 
 def steady(X: np.ndarray, week: np.ndarray) -> np.ndarray:
@@ -93,59 +131,25 @@ def features_of(rows: pd.DataFrame) -> pd.DataFrame:
     """Return `FEATURES` of impressions that are in no cached table."""
     keys = [*_journey.IMPRESSION_KEYS, "display", "mailer"]
     with tempfile.TemporaryDirectory() as folder:
-        chosen, base, rich = (Path(folder) / f"{name}.parquet" for name in ("rows", "base", "rich"))
+        chosen, base = (Path(folder) / f"{name}.parquet" for name in ("rows", "base"))
         plain = rows[keys].astype({"display": str, "mailer": str, "week": "uint8"})
         plain.assign(conversion=np.int8(0), weight=1.0).to_parquet(chosen)
         _journey._write_features(chosen, base)
-        _write_rich(base, rich)
-        found = pd.read_parquet(base)
-        more = pd.read_parquet(rich).set_index("row").sort_index()
-    both = pd.concat([found, more], axis=1)[[*_journey.IMPRESSION_KEYS, *FEATURES]]
+        found = Impressions(base)
+        X = pd.DataFrame(found.matrix(), columns=list(FEATURES))
     wanted = rows[list(_journey.IMPRESSION_KEYS)].astype(np.int64)
-    order = wanted.merge(both, how="left", on=list(_journey.IMPRESSION_KEYS))
-    X = steady(order[list(FEATURES)].to_numpy(np.float32), order["week"].to_numpy())
-    return pd.DataFrame(X, rows.index, list(FEATURES))
-
-
-def _write_rich(rows: Path, path: Path) -> None:
-    """A part of the households at a time, so that the joins stay in memory."""
-    table = connect().read_parquet(rows, file_row_number=True)
-    keys = [*_journey.IMPRESSION_KEYS, "display", "mailer"]
-    table = table.select(*keys, row=_.file_row_number.cast("int32"))
-    parts = -(-pq.read_metadata(rows).num_rows // PART_ROWS)
-    writer = None
-    try:
-        for part in range(parts):
-            some = table.filter(_.household_id % parts == part)
-            found = rich_features.add(some, _past_of(part, parts))
-            found = found.select("row", *rich_features.NUMERIC).to_pyarrow()
-            writer = writer or pq.ParquetWriter(path, found.schema, compression="zstd")
-            writer.write_table(found)
-    finally:
-        if writer:
-            writer.close()
-
-
-def _past_of(part: int, parts: int) -> dict:
-    """`past`, with the histories of some households only."""
-    if parts == 1:
-        return past()
-    return {
-        name: table.filter(_.household_id % parts == part)
-        if "household_id" in table.columns
-        else table
-        for name, table in past().items()
-    }
+    X = pd.concat([found.keys[list(_journey.IMPRESSION_KEYS)], X], axis=1)
+    order = wanted.merge(X, how="left", on=list(_journey.IMPRESSION_KEYS))
+    return order[list(FEATURES)].set_index(rows.index)
 
 
 def _made(name, make) -> ibis.Table:
     return read_parquet(_cached(name, lambda path: make().to_parquet(path, compression="zstd")))
 
 
-def _cached(name, write, rows: Path | None = None) -> Path:
-    """A cached table: decided by this code, and by the name of the table it was made of."""
+def _cached(name, write) -> Path:
+    """A cached table: decided by this code, and by the tables it was made of."""
     decided_by = {
-        "rows": rows and rows.name,
         "purchases": _table_name("purchases"),
         "promotions": _table_name("promotions"),
         "code": _code_digest(),

@@ -51,8 +51,8 @@ def rows_per_arm(
     3841
     """
     changed = _changed(rate, lift)
-    _open_share(power, "power")
-    za, zb = norm.isf(_open_share(alpha, "alpha") / 2), norm.ppf(power)
+    _inputs.open_share(power, "power")
+    za, zb = norm.isf(_inputs.open_share(alpha, "alpha") / 2), norm.ppf(power)
     apart, together = _spreads(rate, changed)
     rows = ((za * together + zb * apart) / (changed - rate)) ** 2
     return float(_above_zero(design_effect) * rows)
@@ -68,7 +68,7 @@ def power(
     changed = _changed(rate, lift)
     if not rows > 0:
         raise RecbalError(f"rows is {rows!r}; it must be above 0.")
-    za = norm.isf(_open_share(alpha, "alpha") / 2)
+    za = norm.isf(_inputs.open_share(alpha, "alpha") / 2)
     apart, together = _spreads(rate, changed)
     distance = abs(changed - rate) * np.sqrt(rows / _above_zero(design_effect))
     return float(norm.cdf((distance - za * together) / apart))
@@ -183,19 +183,13 @@ def _spreads(rate, changed):
 
 
 def _changed(rate, lift):
-    changed = _open_share(rate, "rate") * (1 + lift)
+    changed = _inputs.open_share(rate, "rate") * (1 + lift)
     if lift == 0 or not 0 < changed < 1:
         raise RecbalError(
             f"A lift of {lift:g} takes the rate from {rate:g} to {changed:g}: give one that "
             "changes it, between 0 and 1."
         )
     return changed
-
-
-def _open_share(value, name):
-    if not 0 < value < 1:
-        raise RecbalError(f"{name} is {value!r}; it must lie between 0 and 1.")
-    return value
 
 
 def _above_zero(value):

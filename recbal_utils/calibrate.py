@@ -45,7 +45,7 @@ def shift_log_odds(p, shift):
         If p has more than one dimension, is missing or outside [0, 1], or the shift is not
         finite.
     """
-    shift = _number(shift, "shift")
+    shift = _inputs.number(shift, "shift")
     if not np.isfinite(shift):
         raise RecbalError(f"shift must be finite; it is {shift}. Check the rates it comes from.")
     return expit(logit(_probabilities(p)) + shift)[()]
@@ -116,7 +116,7 @@ def log_odds_shift(prior_from, prior_to):
         If a share lies outside (0, 1).
     """
     shares = {"prior_from": prior_from, "prior_to": prior_to}
-    start, end = (_open_share(value, name) for name, value in shares.items())
+    start, end = (_inputs.open_share(value, name) for name, value in shares.items())
     return float(logit(end) - logit(start))
 
 
@@ -374,27 +374,13 @@ class PriorCorrectedClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimato
 # --- how it is put together -----------------------------------------------------------------
 
 
-def _number(value, name):
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise RecbalError(f"{name} must be one number; it is {value!r}.") from None
-
-
 def _keep_rate(keep_rate):
-    number = _number(keep_rate, "keep_rate")
+    number = _inputs.number(keep_rate, "keep_rate")
     if not 0 < number <= 1:
         raise RecbalError(
             f"keep_rate must lie in (0, 1]; it is {keep_rate!r}. It is the share of negatives "
             "kept, such as 0.01."
         )
-    return number
-
-
-def _open_share(value, name):
-    number = _number(value, name)
-    if not 0 < number < 1:
-        raise RecbalError(f"{name} must lie in (0, 1); it is {value!r}. It is a share of rows.")
     return number
 
 

@@ -184,7 +184,7 @@ def load(folder=None):
     return pd.DataFrame(rows, columns=list(FIELDS))
 
 
-def band(values, *, null=None, sds=4):
+def band(values, *, null=None, sds=4, possible=(-math.inf, math.inf)):
     """Return the band of a claim from draws of exactly the statistic that is printed.
 
     Parameters
@@ -196,18 +196,21 @@ def band(values, *, null=None, sds=4):
         The value under no effect, which the band must exclude.
     sds : float, default 4
         How many standard deviations the band reaches to each side of the mean.
+    possible : tuple of two floats
+        Least and greatest value that the statistic can have, such as 0 and 1 for a share. The
+        band ends there: it loses no value that could occur.
 
     Returns
     -------
     low, high : float
         Mean -/+ sds standard deviations (n - 1 in the denominator), rounded outward to two
-        significant digits of the half-width.
+        significant digits of the half-width; no wider than `possible`.
 
     Raises
     ------
     RecbalError
-        If there are fewer than 10 values, one is not finite, they do not vary, or the band
-        reaches `null`: the effect is then too small to be claimed from so little.
+        If there are fewer than 10 values, one is not finite or not possible, they do not vary, or
+        the band reaches `null`: the effect is then too small to be claimed from so little.
     """
     draws = np.asarray(values, dtype=np.float64)
     if draws.ndim != 1 or len(draws) < 10 or not np.isfinite(draws).all():
@@ -215,9 +218,16 @@ def band(values, *, null=None, sds=4):
             f"A band needs at least 10 finite values in a 1-D array; these have shape "
             f"{draws.shape}, {int(np.isfinite(draws).sum())} of them finite."
         )
+    least, greatest = possible
+    if draws.min() < least or draws.max() > greatest:
+        raise RecbalError(
+            f"The values reach from {draws.min():g} to {draws.max():g}, beyond what is said to be "
+            f"possible, {least:g} to {greatest:g}."
+        )
     if np.ptp(draws) == 0:
         raise RecbalError("The values do not vary, so they tell no band: vary the seed.")
     low, high = _round_outward(float(draws.mean()), sds * float(draws.std(ddof=1)))
+    low, high = max(low, least), min(high, greatest)
     if null is not None and low <= null <= high:
         raise RecbalError(
             f"The band [{low:g}, {high:g}] holds {null:g}, the value under no effect: use more "

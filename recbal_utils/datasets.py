@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import ibis.expr.types as ir
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from ibis import _
 
 from recbal_utils import features
@@ -168,6 +169,7 @@ def visit_table(
     share: float = TEST_SHARE,
     seed: int = 0,
     open_closed_weeks: bool = False,
+    columns: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Whole visits at their natural rate: the rows to choose and to test on.
 
@@ -178,6 +180,8 @@ def visit_table(
         In (0, 1], the share of visits kept, each with all its impressions.
     seed, open_closed_weeks
         As in `training_table`.
+    columns : sequence of str, optional
+        Which to read, where not all are needed; `visit` comes in any case.
 
     Returns
     -------
@@ -187,12 +191,17 @@ def visit_table(
     Raises
     ------
     RecbalError
-        As `training_table`.
+        As `training_table`; a column that there is not.
     """
     weeks = _checked_weeks(weeks, open_closed_weeks)
-    table = _sample("visits", visit_rows, weeks=weeks, share=share, seed=seed)
-    new_visit = (table[list(VISIT_KEYS)].diff() != 0).any(axis=1)
-    return table.assign(visit=new_visit.cumsum().to_numpy(np.int32) - 1)
+    wanted = None if columns is None else list(dict.fromkeys((*VISIT_KEYS, *columns)))
+    table = _sample("visits", visit_rows, wanted, weeks=weeks, share=share, seed=seed)
+    new_visit = np.zeros(len(table), dtype=bool)
+    for name in VISIT_KEYS:
+        key = table[name].to_numpy()
+        new_visit[1:] |= key[1:] != key[:-1]
+    table = table if columns is None else table[list(columns)]
+    return table.assign(visit=new_visit.cumsum(dtype=np.int32))
 
 
 def matrix(table: pd.DataFrame) -> np.ndarray:
@@ -355,10 +364,19 @@ def _rows(table: ir.Table) -> int:
     return int(table.count().execute())
 
 
-def _sample(name: str, rows: Callable[..., ir.Table], **choice) -> pd.DataFrame:
-    frame = pd.read_parquet(sample_file(name, lambda: rows(**choice), **choice))
-    frame["display"] = pd.Categorical(frame["display"], categories=list(DISPLAY))
-    frame["mailer"] = pd.Categorical(frame["mailer"], categories=list(MAILER))
+def _sample(
+    name: str, rows: Callable[..., ir.Table], columns: list[str] | None = None, **choice
+) -> pd.DataFrame:
+    path = sample_file(name, lambda: rows(**choice), **choice)
+    known = pq.read_schema(path).names
+    if missing := [column for column in columns or () if column not in known]:
+        raise RecbalError(
+            f"The table has no column {', '.join(missing)}; choose from {', '.join(known)}."
+        )
+    frame = pd.read_parquet(path, columns=columns)
+    for column, codes in {"display": DISPLAY, "mailer": MAILER}.items():
+        if column in frame:
+            frame[column] = pd.Categorical(frame[column], categories=list(codes))
     return frame
 
 

@@ -233,7 +233,7 @@ def write_correction(path, log_odds_shift, why):
     RecbalError
         If the shift is not finite, or the file cannot be written.
     """
-    shift = calibrate._number(log_odds_shift, "log_odds_shift")
+    shift = _inputs.number(log_odds_shift, "log_odds_shift")
     if not np.isfinite(shift):
         raise RecbalError(f"log_odds_shift must be finite; it is {shift}.")
     text = json.dumps({"log_odds_shift": shift, "why": str(why)})
@@ -326,7 +326,7 @@ def _likelihood_gain(p, prior):
 
 def _scores(p, prior, sample_weight):
     _inputs.check_shapes(p=p, sample_weight=sample_weight)
-    prior = calibrate._open_share(prior, "prior")
+    prior = _inputs.open_share(prior, "prior")
     scores = np.clip(calibrate._probabilities(p), 0, 1 - np.finfo(np.float64).epsneg)
     weight = _inputs.weights(sample_weight)
     return scores, np.ones_like(scores) if weight is None else weight, prior

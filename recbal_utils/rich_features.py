@@ -10,7 +10,8 @@ per thousand impressions, drawn towards `PRIOR_RATE` where impressions are few. 
 negative, so models can take ``log1p``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import ibis
 import ibis.expr.types as ir
@@ -72,10 +73,8 @@ KIND = (
     "ht_due",
     "ht_discount",
     "ht_price",
-    "hc_fast",
-    "hc_slow",
-    "hc_due",
 )
+CATEGORY = ("hc_fast", "hc_slow", "hc_due")
 MAKER = ("htm_weeks", "htm_fast", "htm_slow", "htm_recency", "htm_price")
 PAIR = (
     "hp_fast",
@@ -91,12 +90,11 @@ GROUPS = {
     "product": PRODUCT,
     "placement": PLACEMENT,
     "product and store": SHELF,
-    "household and kind": KIND + MAKER,
+    "household and kind": KIND + CATEGORY + MAKER,
     "household and product": PAIR,
 }
 NUMERIC = tuple(name for names in GROUPS.values() for name in names)
 
-KIND_KEYS = ["type_id", "category_id"]
 BOUGHT = {  # what a purchase is counted by
     "hp": ["household_id", "product_id"],
     "ht": ["household_id", "type_id"],
@@ -264,39 +262,37 @@ def shopping_history(shopped: ir.Table, keys: Sequence[str]) -> ir.Table:
 # --- features -----------------------------------------------------------------------------------
 
 
-def add(rows: ir.Table, past: dict[str, ir.Table]) -> ir.Table:
-    """Add the columns of `NUMERIC` to impressions.
+@dataclass(frozen=True)
+class Level:
+    """Features that are alike in all rows with the same keys.
 
-    Parameters
+    Attributes
     ----------
-    rows : ibis Table
-        `household_id`, `store_id`, `week`, `product_id`, `display`, `mailer`; other columns stay.
-    past : dict of ibis Table
-        "ids" (`product_ids`), "calendar" (stores that promote a product in a week: `product_id`,
-        `week`, `stores`), "promoted" (`store_id`, `week`, `n_promoted`), and histories named
-        "bought hp", "promoted pa", "shopped hs" and so on, for the keys of `BOUGHT`, `PROMOTED`
-        and `SHOPPED`.
+    names : tuple of str
+        The features.
+    keys : tuple of str
+        Columns that decide them.
+    compute : callable
+        From an ibis Table of rows, whose columns stay, and the past: a dict of ibis Tables with
+        "calendar" (stores that promote a product in a week: `product_id`, `week`, `stores`),
+        "promoted" (`store_id`, `week`, `n_promoted`), and histories named "bought hp",
+        "promoted pa", "shopped hs" and so on, for the keys of `BOUGHT`, `PROMOTED` and `SHOPPED`.
+    more : tuple of str
+        Columns that `compute` needs and the keys decide.
+    history : str
+        Of `BOUGHT`: where its keys were never bought, every feature is 0. Empty: no such rule.
     """
+
+    names: tuple
+    keys: tuple
+    compute: Callable
+    more: tuple = ()
+    history: str = ""
+
+
+def _visit(rows, past):
     own = rows.columns
-    rows = with_ids(rows.drop(*{"category_id"} & set(own)), past["ids"])
-    rows = _joined(rows, ["household_id", "store_id", "week"], _visit, past)
-    product = ["product_id", "type_id", "maker_id", "category_id", "week"]
-    rows = _joined(rows, product, _product, past)
-    rows = _joined(rows, [*product, "display", "mailer"], _placement, past)
-    rows = _joined(rows, ["household_id", "week", *KIND_KEYS], _kind, past)
-    rows = _shelf(_maker(_pair(rows, past), past), past)
-    kept = [name for name in own if name != "category_id"]
-    return rows.select(*kept, **{name: rows[name].cast("float32") for name in NUMERIC})
-
-
-def _joined(rows, keys, compute, past):
-    """Compute features once for each different key, and join them on."""
-    level = compute(rows.select(*keys).distinct(), past)
-    return left_join(rows, level, keys)
-
-
-def _visit(keys, past):
-    rows = left_join(keys, past["promoted"], ["store_id", "week"])
+    rows = left_join(rows, past["promoted"], ["store_id", "week"])
     rows = _latest(rows, past["shopped s"], ["store_id"], "s")
     rows = _latest(rows, past["shopped h"], ["household_id"], "h")
     rows = _latest(rows, past["shopped hs"], ["household_id", "store_id"], "hs")
@@ -317,18 +313,11 @@ def _visit(keys, past):
         "h_rate": _rate(rows.h_conversions, rows.h_impressions),
         "h_discount": _share(rows.h_discount, rows.h_discount + rows.h_spend),
     }
-    return _selected(rows, keys, found)
+    return _selected(rows, own, found)
 
 
-def _product(keys, past):
-    rows = left_join(
-        keys,
-        past["calendar"].select("product_id", "week", "stores"),
-        [
-            "product_id",
-            "week",
-        ],
-    )
+def _product(rows, past):
+    own = rows.columns
     last = past["calendar"].select("product_id", week=_.week + 1, stores_last=_.stores)
     rows = left_join(rows, last, ["product_id", "week"])
     for name, prefix in {"p": "bp", "t": "bt", "tm": "btm"}.items():
@@ -336,24 +325,19 @@ def _product(keys, past):
     for name in ("p", "t"):
         rows = _latest(rows, past[f"promoted {name}"], PROMOTED[name], name)
     found = {
-        "p_fast": _faded(rows, "bp_fast", FAST),
-        "p_slow": _faded(rows, "bp_slow", SLOW),
+        **_both_faded(rows, {"p": "bp", "t": "bt", "tm": "btm"}),
         "p_conversions": rows.p_conversions,
         "p_rate": _rate(rows.p_conversions, rows.p_impressions),
         "p_rate_fast": _fast_rate(rows, "p"),
         "p_rate_last": rows.p_rate_last,
         "p_stores_last": rows.stores_last,
-        "t_fast": _faded(rows, "bt_fast", FAST),
-        "t_slow": _faded(rows, "bt_slow", SLOW),
         "t_rate": _fast_rate(rows, "t"),
-        "tm_fast": _faded(rows, "btm_fast", FAST),
-        "tm_slow": _faded(rows, "btm_slow", SLOW),
     }
-    return _selected(rows, keys, found)
+    return _selected(rows, own, found)
 
 
-def _placement(keys, past):
-    rows = keys
+def _placement(rows, past):
+    own = rows.columns
     for name in ("pa", "td", "ta", "cx", "x"):
         rows = _latest(rows, past[f"promoted {name}"], PROMOTED[name], name)
     found = {
@@ -366,26 +350,31 @@ def _placement(keys, past):
         "x_rate": _rate(rows.x_conversions, rows.x_impressions),
         "x_rate_last": rows.x_rate_last,
     }
-    return _selected(rows, keys, found)
+    return _selected(rows, own, found)
 
 
-def _kind(keys, past):
-    rows = keys
-    for name in ("ht", "hc"):
-        rows = _latest(rows, past[f"bought {name}"], BOUGHT[name], name)
+def _kind(rows, past):
+    own = rows.columns
+    rows = _latest(rows, past["bought ht"], BOUGHT["ht"], "ht")
     found = {
         "ht_weeks": rows.ht_weeks,
-        "ht_fast": _faded(rows, "ht_fast", FAST),
-        "ht_slow": _faded(rows, "ht_slow", SLOW),
+        **_both_faded(rows, {"ht": "ht"}),
         "ht_recency": _since(rows.week, rows.ht_last_week),
         "ht_due": _due(rows, "ht"),
         "ht_discount": _share(rows.ht_discount, rows.ht_discount + rows.ht_paid),
         "ht_price": _share(rows.ht_spend / 100, rows.ht_n),
-        "hc_fast": _faded(rows, "hc_fast", FAST),
-        "hc_slow": _faded(rows, "hc_slow", SLOW),
+    }
+    return _selected(rows, own, found)
+
+
+def _category(rows, past):
+    own = rows.columns
+    rows = _latest(rows, past["bought hc"], BOUGHT["hc"], "hc")
+    found = {
+        **_both_faded(rows, {"hc": "hc"}),
         "hc_due": _due(rows, "hc"),
     }
-    return _selected(rows, keys, found)
+    return _selected(rows, own, found)
 
 
 def _maker(rows, past):
@@ -393,8 +382,7 @@ def _maker(rows, past):
     rows = _latest(rows, past["bought htm"], BOUGHT["htm"], "htm")
     found = {
         "htm_weeks": rows.htm_weeks,
-        "htm_fast": _faded(rows, "htm_fast", FAST),
-        "htm_slow": _faded(rows, "htm_slow", SLOW),
+        **_both_faded(rows, {"htm": "htm"}),
         "htm_recency": _since(rows.week, rows.htm_last_week),
         "htm_price": _share(rows.htm_spend / 100, rows.htm_n),
     }
@@ -405,8 +393,7 @@ def _pair(rows, past):
     own = rows.columns
     rows = _latest(rows, past["bought hp"], BOUGHT["hp"], "b")
     found = {
-        "hp_fast": _faded(rows, "b_fast", FAST),
-        "hp_slow": _faded(rows, "b_slow", SLOW),
+        **_both_faded(rows, {"hp": "b"}),
         "hp_interval": _share(rows.b_last_week - rows.b_first_week, rows.b_weeks - 1),
         "hp_due": _due(rows, "b"),
         "hp_gap": rows.b_gap,
@@ -420,8 +407,7 @@ def _shelf(rows, past):
     own = rows.columns
     rows = _latest(rows, past["bought ps"], BOUGHT["ps"], "b")
     found = {
-        "ps_fast": _faded(rows, "b_fast", FAST),
-        "ps_slow": _faded(rows, "b_slow", SLOW),
+        **_both_faded(rows, {"ps": "b"}),
         "ps_recency": _since(rows.week, rows.b_last_week),
     }
     return _selected(rows, own, found)
@@ -435,8 +421,7 @@ def _latest(rows, history, keys, prefix):
 
 
 def _selected(rows, keys, found):
-    names = keys if isinstance(keys, (list, tuple)) else keys.columns
-    return rows.select(*names, **{name: _zero(column) for name, column in found.items()})
+    return rows.select(*keys, **{name: _zero(column) for name, column in found.items()})
 
 
 def _grown(weekly, name, half_life):
@@ -446,6 +431,15 @@ def _grown(weekly, name, half_life):
 
 def _faded(rows, name, half_life):
     return rows[name] * (2.0 ** (-rows.week.cast("float64") / half_life))
+
+
+def _both_faded(rows, prefixes):
+    """Decayed counts, fast and slow, by the name of the feature and the prefix of the history."""
+    return {
+        f"{name}_{pace}": _faded(rows, f"{prefix}_{pace}", half_life)
+        for name, prefix in prefixes.items()
+        for pace, half_life in {"fast": FAST, "slow": SLOW}.items()
+    }
 
 
 def _due(rows, prefix):
@@ -466,3 +460,16 @@ def _rate(conversions, impressions):
         * (_zero(conversions) + PRIOR_RATE * PRIOR_WEIGHT / 1_000.0)
         / (_zero(impressions) + PRIOR_WEIGHT)
     )
+
+
+_OF_PRODUCT = ("type_id", "category_id", "maker_id")
+LEVELS = (
+    Level(VISIT, ("household_id", "store_id", "week"), _visit),
+    Level(PRODUCT, ("product_id", "week"), _product, _OF_PRODUCT),
+    Level(PLACEMENT, ("product_id", "week", "display", "mailer"), _placement, _OF_PRODUCT),
+    Level(SHELF, ("product_id", "store_id", "week"), _shelf, history="ps"),
+    Level(KIND, ("household_id", "type_id", "week"), _kind, history="ht"),
+    Level(CATEGORY, ("household_id", "category_id", "week"), _category, history="hc"),
+    Level(MAKER, ("household_id", "type_id", "maker_id", "week"), _maker, history="htm"),
+    Level(PAIR, ("household_id", "product_id", "week"), _pair, history="hp"),
+)

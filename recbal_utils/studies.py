@@ -84,6 +84,28 @@ def main(run: Callable[..., pd.DataFrame]) -> None:
     shutil.rmtree(parts)
 
 
+def kept(checkpoint: Path | None, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """Return what `make` returns, read back if an interrupted run has left it.
+
+    Parameters
+    ----------
+    checkpoint : Path or None
+        The folder that `run` of a study was given; None keeps nothing.
+    name : str
+        Of the step; no two steps of a study share one.
+    make : callable
+        Makes the step's frame.
+    """
+    if checkpoint is None:
+        return make()
+    path = Path(checkpoint) / f"{name.replace(' ', '-').replace(',', '')}.parquet"
+    if not path.exists():
+        frame = make()
+        with replacing(path) as unfinished:
+            frame.to_parquet(unfinished)
+    return pd.read_parquet(path)
+
+
 def _script(name: str) -> Path:
     path = _project() / "studies" / f"{name}.py"
     if not path.is_file():

@@ -4,14 +4,11 @@ Trained on baskets of weeks 33 to 40, stopped by some of weeks 41 to 44, judged 
 Settings were chosen on weeks 41 to 44.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from recbal_utils import baskets as bk
 from recbal_utils import next_item, studies, training
-from recbal_utils._atomic import replacing
 from recbal_utils._inequality import tiers
 from recbal_utils.periods import CHOOSE_WEEKS, TEST_WEEKS, TRAIN_WEEKS
 
@@ -134,7 +131,7 @@ def run(seeds=range(5), checkpoint=None, only=None):
     frames = {}
     for (name, seed), (options, lists) in jobs(seeds).items():
         if only is None or name in only:
-            frames[name, seed] = kept(
+            frames[name, seed] = studies.kept(
                 checkpoint,
                 f"{name}-{seed}",
                 lambda seed=seed, options=options, lists=lists: judged(
@@ -142,18 +139,6 @@ def run(seeds=range(5), checkpoint=None, only=None):
                 ),
             )
     return pd.concat(frames, names=["model", "seed"]).sort_index()
-
-
-def kept(checkpoint, name, make):
-    """What `make` returns, read back if an interrupted run has left it."""
-    if checkpoint is None:
-        return make()
-    path = Path(checkpoint) / f"{name.replace(' ', '-').replace(',', '')}.parquet"
-    if not path.exists():
-        frame = make()
-        with replacing(path) as unfinished:
-            frame.to_parquet(unfinished)
-    return pd.read_parquet(path)
 
 
 if __name__ == "__main__":

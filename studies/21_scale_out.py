@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from recbal_utils import datasets, evaluate, partitioned, shards, studies, workers
-from recbal_utils._atomic import replacing
 from recbal_utils.errors import RecbalError
 
 N_SHARDS = 16
@@ -134,21 +133,11 @@ def run(seeds=(0,), checkpoint=None):
         job = write_shards(folder)
         print("shards written", flush=True)
         train = lambda: judged(job, trained(job, folder, list(seeds)))
-        frames = [kept(checkpoint, "training", train)]
-        frames.append(kept(checkpoint, "memory", lambda: memory(folder).assign(part="memory")))
+        frames = [studies.kept(checkpoint, "training", train)]
+        frames.append(
+            studies.kept(checkpoint, "memory", lambda: memory(folder).assign(part="memory"))
+        )
     return pd.concat(frames, ignore_index=True).set_index(["part", "name"])
-
-
-def kept(checkpoint, name, make):
-    """What `make` returns, read back if an interrupted run has left it."""
-    if checkpoint is None:
-        return make()
-    path = Path(checkpoint) / f"{name}.parquet"
-    if not path.exists():
-        frame = make()
-        with replacing(path) as unfinished:
-            frame.to_parquet(unfinished)
-    return pd.read_parquet(path)
 
 
 if __name__ == "__main__":

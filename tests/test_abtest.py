@@ -84,8 +84,8 @@ def test_same_arms_do_not_differ():
     [
         (lambda: abtest.rows_per_arm(0.1, 0), "lift of 0"),
         (lambda: abtest.rows_per_arm(0.6, 1), "from 0.6 to 1.2"),
-        (lambda: abtest.rows_per_arm(1.2, 0.1), "rate is 1.2"),
-        (lambda: abtest.rows_per_arm(0.1, 0.1, power=1), "power is 1"),
+        (lambda: abtest.rows_per_arm(1.2, 0.1), r"rate must lie in \(0, 1\); it is 1.2"),
+        (lambda: abtest.rows_per_arm(0.1, 0.1, power=1), r"power must lie in \(0, 1\); it is 1"),
         (lambda: abtest.rows_per_arm(0.1, 0.1, design_effect=0), "design_effect is 0"),
         (lambda: abtest.power(0.1, 0.1, 0), "rows is 0"),
         (lambda: abtest.design_effect([0, 0], [5, 5]), "no spread"),

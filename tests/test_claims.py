@@ -223,6 +223,16 @@ def test_band_excludes_the_value_under_no_effect():
         band(values, null=0.018)
 
 
+def test_band_ends_where_no_value_can_be():
+    shares = np.linspace(0.9, 1, 12)
+    low, high = band(shares)
+    assert high > 1
+    assert band(shares, possible=(0, 1)) == (low, 1)
+    assert band(1 - shares, possible=(0, 1))[0] == 0
+    with pytest.raises(RecbalError, match="beyond what is said to be possible"):
+        band(shares * 1.01, possible=(0, 1))
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

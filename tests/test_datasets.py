@@ -313,6 +313,23 @@ def test_heavy_households_visit_most():
     assert found["household"].iloc[-1] == "light"
 
 
+def test_chosen_columns_of_a_table_are_those_of_the_whole(test_visits):
+    names = ["p_price", "mailer", "week"]
+    found = datasets.visit_table(columns=names)
+    pd.testing.assert_frame_equal(found, test_visits[[*names, "visit"]])
+    with pytest.raises(RecbalError, match="no column colour"):
+        datasets.visit_table(columns=["colour"])
+
+
+def test_a_visit_is_a_run_of_rows_of_a_household_in_a_store(test_visits):
+    keys = list(datasets.VISIT_KEYS)
+    first = test_visits.drop_duplicates("visit")
+    assert first["visit"].tolist() == list(range(len(first)))
+    assert not first.duplicated(keys).any()
+    same = test_visits[keys].to_numpy() == first[keys].to_numpy()[test_visits["visit"]]
+    assert same.all()
+
+
 def test_matrix_holds_the_features_in_order():
     table = datasets.visit_table()
     found = datasets.matrix(table.iloc[:5])

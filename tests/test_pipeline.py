@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbal_utils import evaluate, export, pipeline, rich_features
+from recbal_utils import _gather, evaluate, export, pipeline, rich_features
+from recbal_utils.client import Service
 from recbal_utils.errors import RecbalError
 
 NAMES = ("noise", "weak", "strong")
@@ -120,6 +121,22 @@ def test_wrong_rows_are_named(tmp_path):
         pipeline.predictions("tomorrow")
 
 
+def test_exported_model_answers_over_http_as_it_scores_offline(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.exponential(5, (6000, len(pipeline.FEATURES))).astype(np.float32)
+    y = (rng.random(6000) < 1 / (1 + np.exp(5 - 0.2 * X[:, 0] - 0.2 * X[:, -1]))).astype(np.int8)
+    log = pipeline.Rows(X[:4000], y[:4000], np.ones(4000), pipeline.FEATURES)
+    wide = settings(attempts={"all": pipeline.FEATURES}, trials=1)
+    outcome = pipeline.Pipeline(wide, tmp_path, progress=lambda line: None).run(log, log)
+    model = export.load_model(outcome.models[0])
+    offline = pipeline.score(model, X[4000:])
+    with Service(outcome.models[0], "--max-candidates", "3000", "--max-bytes", "9000000") as served:
+        answer = served.score("a visit", range(2000), X[4000:], model.feature_names)
+    assert answer["model_version"] == model.model_version
+    np.testing.assert_allclose(answer["probabilities"], offline, rtol=0, atol=1e-6)
+    assert np.ptp(offline) > 0.1
+
+
 # --- features -----------------------------------------------------------------------------------
 
 LAST = 9
@@ -150,8 +167,8 @@ def shop():
     return {"bought": bought, "promoted": promoted, "visits": visits, "products": products}
 
 
-def described(shop, week):
-    """All features of the impressions of a week."""
+def known(shop):
+    """All that features of the shop are looked up in."""
     tables = {name: ibis.memtable(frame) for name, frame in shop.items()}
 
     def computed(table):
@@ -175,12 +192,38 @@ def described(shop, week):
         ("shopped", shopped, rich_features.shopping_history, rich_features.SHOPPED),
     ):
         past |= {f"{kind} {name}": computed(make(source, keys)) for name, keys in groups.items()}
-    rows = tables["visits"].inner_join(promoted, ["store_id", "week"])
-    rows = rows.filter(rows.week == week).select(
-        "household_id", "store_id", "week", "product_id", "display", "mailer"
-    )
-    keys = ["household_id", "product_id"]
-    return rich_features.add(rows, past).execute().sort_values(keys).reset_index(drop=True)
+    return past
+
+
+def impressions(shop, weeks):
+    rows = shop["visits"].merge(shop["promoted"], on=["store_id", "week"])
+    rows = rows[rows["week"].isin(weeks)].astype({"display": "category", "mailer": "category"})
+    return rows.sort_values(["week", "household_id", "product_id"], ignore_index=True)
+
+
+def described(shop, *weeks):
+    """All features of the impressions of some weeks."""
+    rows = impressions(shop, weeks)
+    X = np.empty((len(rows), len(rich_features.NUMERIC)), dtype=np.float32)
+    _gather.fill(X, _gather.gather(rows, known(shop)), slice(None))
+    return pd.concat([rows, pd.DataFrame(X, columns=list(rich_features.NUMERIC))], axis=1)
+
+
+def test_features_equal_each_row_looked_up_by_itself(shop):
+    weeks = range(3, LAST + 1)
+    found = described(shop, *weeks)
+    past, rows = known(shop), impressions(shop, weeks)
+    words = {"display": str, "mailer": str}
+    plain = ibis.memtable(rows.astype(words).assign(row=np.arange(len(rows))))
+    plain = rich_features.with_ids(plain, past["ids"])
+    seen = []
+    for level in rich_features.LEVELS:
+        one = level.compute(plain, past).execute().sort_values("row", ignore_index=True)
+        names = list(level.names)
+        pd.testing.assert_frame_equal(found[names], one[names].astype(np.float32), check_exact=True)
+        seen += names
+        assert found[names].to_numpy().any(), f"all of {names} are 0"
+    assert seen == list(rich_features.NUMERIC)
 
 
 def test_features_do_not_know_the_week_or_what_follows(shop):

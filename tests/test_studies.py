@@ -123,3 +123,24 @@ def test_a_notebook_uses_the_functions_of_the_study(project):
     assert found["value"].tolist() == [9]
     with pytest.raises(RecbalError, match="no study '00_none'"):
         studies.script("00_none")
+
+
+def test_a_step_is_made_once(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return pd.DataFrame({"x": [1, 2]})
+
+    frames = [studies.kept(tmp_path, "one, two", make) for _ in range(2)]
+    assert len(made) == 1
+    pd.testing.assert_frame_equal(*frames)
+
+    def broken():
+        raise RecbalError("no rows")
+
+    with pytest.raises(RecbalError):
+        studies.kept(tmp_path, "broken", broken)
+    assert len(list(tmp_path.iterdir())) == 1, "a failed step leaves nothing"
+    assert len(studies.kept(None, "one", make)) == 2
+    assert len(made) == 2

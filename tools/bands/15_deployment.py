@@ -35,6 +35,7 @@ NULLS = {
     "baskets-break-the-bound": 0.05,
     "correction-while-serving": 1,
 }
+SHARES = ("visit-windows-cry-wolf", "baskets-break-the-bound")
 # The server is left out, and what no claim needs.
 UP_TO = {
     "c-test": "\nanswer =",
@@ -72,14 +73,15 @@ def main(checkpoint):
         setattr(datasets, name, functools.cache(getattr(datasets, name)))
     runs = [chapter(seed) for seed in SEEDS]
     for id, null in NULLS.items():
-        print_band(id, [run[id] for run in runs], null)
+        share = {"possible": (0, 1)} if id in SHARES else {}
+        print_band(id, [run[id] for run in runs], null, **share)
     for id, values in study(checkpoint).items():
         print_band(id, values, 0)
 
 
-def print_band(id, values, null):
+def print_band(id, values, null, **limits):
     try:
-        print(f'"{id}": {list(claims.band(values, null=null))},', flush=True)
+        print(f'"{id}": {list(claims.band(values, null=null, **limits))},', flush=True)
     except claims.RecbalError as error:
         print(f"{id}: {error}", file=sys.stderr)
 
