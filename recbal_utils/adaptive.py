@@ -394,7 +394,7 @@ def track(intercept, variance, drift):
     References
     ----------
     The Kalman filter of a local level: J. Durbin and S. J. Koopman, *Time Series Analysis by
-    State Space Methods*, Oxford 2012, chapter 2.
+    State Space Methods*, Oxford 2012.
     """
     _inputs.check_shapes(intercept=intercept, variance=variance)
     intercept = _inputs.numbers(intercept, "intercept")

@@ -8,13 +8,12 @@ Messages are handed over inside this process, since Flower's own simulation need
 on the stores of the log, and writes a record; the project carries the record of one such run.
 """
 
-import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from recbal_utils import _record
 from recbal_utils.errors import RecbalError
 from recbal_utils.federated import Client, decayed
 
@@ -95,21 +94,7 @@ def record(project: Path | None = None) -> dict:
     RecbalError
         There is no record, or it is damaged.
     """
-    project = _project() if project is None else Path(project)
-    fresh = project / FRESH
-    path = fresh if fresh.exists() else project / CARRIED
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if missing := [name for name in NEEDED if name not in found]:
-            raise ValueError(f"it lacks {missing[0]}")
-    except (OSError, ValueError, TypeError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise RecbalError(
-            f"The record {path.name} of the Flower test cannot be read ({said}): run 'make "
-            f"flower-test', or take {CARRIED.as_posix()} from the project again."
-        ) from None
-    how = "measured on this machine" if path == fresh else "recorded"
-    return {**found, "source": f"{how} on {found['date']}: {found['machine']}"}
+    return _record.read(FRESH, CARRIED, NEEDED, "flower", project)
 
 
 def _flower():
@@ -166,10 +151,3 @@ def _in_process(flwr, app, n_clients):
             return reply
 
     return InProcess()
-
-
-def _project() -> Path:
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        if (folder / "_config.yml").is_file():
-            return folder
-    return Path(os.path.realpath(__file__)).parents[1]

@@ -5,16 +5,13 @@
 labelled as recorded, where the test was not run.
 """
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import ibis.expr.types as ir
 import pandas as pd
 
-from recbal_utils import datasets, engines, partitioned, sampling
-from recbal_utils.errors import RecbalError
+from recbal_utils import _record, datasets, engines, partitioned, sampling
 
 WEEKS = (37, 38, 39, 40)
 KEYS = datasets.IMPRESSION_KEYS
@@ -79,30 +76,4 @@ def record(project: Path | None = None) -> dict:
     RecbalError
         There is no record, or it is damaged.
     """
-    project = _project() if project is None else Path(project)
-    fresh, carried = project / FRESH, project / CARRIED
-    path = fresh if fresh.exists() else carried
-    found = _read(path)
-    how = "measured on this machine" if path == fresh else "recorded"
-    return {**found, "source": f"{how} on {found['date']}: {found['machine']}"}
-
-
-def _read(path: Path) -> dict:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if missing := [name for name in NEEDED if name not in found]:
-            raise ValueError(f"it lacks {missing[0]}")
-    except (OSError, ValueError, TypeError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise RecbalError(
-            f"The record {path.name} of the scale test cannot be read ({said}): run 'make "
-            "scale-test', or take studies/21_scale_out.json from the project again."
-        ) from None
-    return found
-
-
-def _project() -> Path:
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        if (folder / "_config.yml").is_file():
-            return folder
-    return Path(os.path.realpath(__file__)).parents[1]
+    return _record.read(FRESH, CARRIED, NEEDED, "scale", project)

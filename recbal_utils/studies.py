@@ -18,6 +18,7 @@ from types import ModuleType
 import pandas as pd
 
 from recbal_utils._atomic import replacing
+from recbal_utils._record import project_folder
 from recbal_utils.errors import RecbalError
 
 
@@ -107,7 +108,7 @@ def kept(checkpoint: Path | None, name: str, make: Callable[[], pd.DataFrame]) -
 
 
 def _script(name: str) -> Path:
-    path = _project() / "studies" / f"{name}.py"
+    path = project_folder() / "studies" / f"{name}.py"
     if not path.is_file():
         raise RecbalError(f"There is no study {name!r}: the project has no {path.name}.")
     return path
@@ -127,16 +128,8 @@ def _run(script: Path, result: Path) -> None:
         raise RecbalError(f"The study {script.stem} failed: {reason}")
 
 
-def _project() -> Path:
-    """The project that holds the studies: the nearest folder above with a `_config.yml`."""
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        if (folder / "_config.yml").is_file():
-            return folder
-    return Path(__file__).resolve().parents[1]
-
-
 def _folder() -> Path:
-    return Path(os.environ.get("RECBAL_STUDIES") or _project() / "_build" / "studies")
+    return Path(os.environ.get("RECBAL_STUDIES") or project_folder() / "_build" / "studies")
 
 
 def _code_digest() -> str:

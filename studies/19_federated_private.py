@@ -7,7 +7,6 @@ chosen on weeks 41 to 44; the test is every third household's visits of weeks 45
 """
 
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,6 @@ from imblearn.over_sampling import SMOTE
 from scipy.special import expit
 
 from recbal_utils import contest, datasets, federated, private, studies
-from recbal_utils._atomic import replacing
 from recbal_utils.compare import Test
 from recbal_utils.gan import GANSampler
 
@@ -275,18 +273,6 @@ def one(lab, way, seed):
     return judged(lab, entries, seed).assign(core_seconds=spent)
 
 
-def kept(checkpoint, name, make):
-    """What `make` returns, read back if an interrupted run has left it."""
-    if checkpoint is None:
-        return make()
-    path = Path(checkpoint) / f"{name}.parquet"
-    if not path.exists():
-        frame = make()
-        with replacing(path) as unfinished:
-            frame.to_parquet(unfinished)
-    return pd.read_parquet(path)
-
-
 def models(seeds, checkpoint=None, lab=None):
     """Every way with every seed."""
     lab, frames = lab or Lab(), []
@@ -294,7 +280,9 @@ def models(seeds, checkpoint=None, lab=None):
     for number, (name, way, seed) in enumerate(jobs, start=1):
         started = time.perf_counter()
         place = f"{number}-{seed}"
-        frames.append(kept(checkpoint, place, lambda way=way, seed=seed: one(lab, way, seed)))
+        frames.append(
+            studies.kept(checkpoint, place, lambda way=way, seed=seed: one(lab, way, seed))
+        )
         print(
             f"[{number}/{len(jobs)}] {name}, seed {seed}: {time.perf_counter() - started:.0f} s",
             flush=True,
@@ -305,7 +293,7 @@ def models(seeds, checkpoint=None, lab=None):
 def gan(checkpoint=None, lab=None, seed=0):
     """Synthetic rows of the GAN, as a frame with the features' names."""
     make = lambda: pd.DataFrame(gan_rows(lab or Lab(), seed), columns=list(datasets.FEATURES))
-    return kept(checkpoint, f"gan-{seed}", make)
+    return studies.kept(checkpoint, f"gan-{seed}", make)
 
 
 def run(seeds=range(3), checkpoint=None):

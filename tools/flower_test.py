@@ -11,12 +11,10 @@ import json
 import logging
 import os
 import platform
-import shutil
-import subprocess
 import sys
 from datetime import date
-from pathlib import Path
 
+from beside import install
 from common import BUILD, KERNEL_ENVIRONMENT, ROOT, data_cache, stop, write_atomically
 
 HERE = BUILD / "flower"
@@ -24,27 +22,6 @@ PACKAGES = HERE / "packages"
 REQUIREMENTS = ROOT / "requirements-flower.txt"
 ROUNDS, PASSES, BATCH, LEARNING_RATE, SEED = 2, 1, 256, 0.5, 0
 ALLOWED = 1e-5  # sums of float32 in another order
-
-
-def install(target: Path = PACKAGES, requirements: Path = REQUIREMENTS) -> None:
-    """Put Flower beside, not into, the environment of the book; once for each list of pins."""
-    stamp = target / ".installed"
-    wanted = requirements.read_text(encoding="utf-8")
-    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
-        return
-    print(f"flower-test: installing Flower into {target.name} (0.1 GB)", flush=True)
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
-    command += ["--no-deps", "--target", str(target), "-r", str(requirements)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if "ERROR" in line]
-        stop(
-            f"flower-test: Flower could not be installed ({(errors or ['pip failed'])[0]}); "
-            "check the network (or PIP_INDEX_URL) and run the command again"
-        )
-    stamp.write_text(wanted, encoding="utf-8")
 
 
 def stores():
@@ -107,7 +84,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="replace the project's record too")
     arguments = parser.parse_args()
     os.environ.update(KERNEL_ENVIRONMENT, RECBAL_CACHE=data_cache())
-    install()
+    install(PACKAGES, REQUIREMENTS, "flower-test", "Flower", "0.1 GB")
     sys.path[:0] = [str(PACKAGES)]
     from execute import native_stderr_to
 

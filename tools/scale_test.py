@@ -10,14 +10,13 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
-import subprocess
 import sys
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
 import psutil
+from beside import install
 from common import BUILD, ROOT, data_cache, stop, write_atomically
 from execute import native_stderr_to
 
@@ -26,27 +25,6 @@ PACKAGES = HERE / "packages"
 REQUIREMENTS = ROOT / "requirements-spark.txt"
 MEMORY = "2g"
 IN_FILE = ("household_id", "store_id", "product_id")  # the keys within a week
-
-
-def install(target: Path = PACKAGES, requirements: Path = REQUIREMENTS) -> None:
-    """Put Spark beside, not into, the environment of the book; once for each pin."""
-    stamp = target / ".installed"
-    wanted = requirements.read_text(encoding="utf-8")
-    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
-        return
-    print(f"scale-test: installing Spark into {target.name} (0.5 GB)", flush=True)
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
-    command += ["--no-deps", "--target", str(target), "-r", str(requirements)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if "ERROR" in line]
-        stop(
-            f"scale-test: Spark could not be installed ({(errors or ['pip failed'])[0]}); "
-            "check the network (or PIP_INDEX_URL) and run the command again"
-        )
-    stamp.write_text(wanted, encoding="utf-8")
 
 
 def machine() -> str:
@@ -209,7 +187,7 @@ def main() -> None:
     os.environ["RECBAL_CACHE"] = data_cache()
     try:
         engines.check_java()
-        install()
+        install(PACKAGES, REQUIREMENTS, "scale-test", "Spark", "0.5 GB")
         sys.path.append(str(PACKAGES))
         with native_stderr_to(BUILD / "log" / "spark.txt"):
             found = test(HERE / "log")
