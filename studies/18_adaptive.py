@@ -28,6 +28,7 @@ N_SEEDS = 2  # of those given
 DRIFT = 0.1  # nats a week, as in the chapter
 THINNED = 32  # one negative in so many, weighted, for the gain of a round
 PLAIN = "fixed ratio"
+KEPT = "log-odds-{seed}.npz"  # of the fixed ratio's network, for the weeks of the test
 SCHEDULES = {
     PLAIN: (Stage(4),),
     "deferred re-weighting": (Stage(2), Stage(2, "balanced")),
@@ -53,17 +54,19 @@ class Served:
     """A network with the shift that labels of the choosing weeks ask for, and notes on it.
 
     `train(X, y, seed)` returns log-odds as a function of X, the shift that a formula gives (NaN
-    for none), and a dict of more to note.
+    for none), and a dict of more to note. `kept` is a file for the log-odds as they left training.
     """
 
-    def __init__(self, train, choose, notes, seed):
+    def __init__(self, train, choose, notes, seed, kept=None):
         self.train, self.choose, self.notes, self.seed = train, choose, notes, seed
+        self.kept = kept
 
     def fit(self, X, y):
         gc.collect()  # the last network holds a copy of the rows until then
         self.log_odds, formula, told = self.train(X, y, self.seed)
         X_choose, labels = self.choose[:2]
-        p = expit(self.log_odds(X_choose))
+        self.chosen = self.log_odds(X_choose)
+        p = expit(self.chosen)
         self.shift = calibrate.calibration_intercept(labels, p)
         by_formula = calibrate.shift_log_odds(p, formula) if np.isfinite(formula) else None
         found = {
@@ -78,7 +81,11 @@ class Served:
         return self
 
     def predict_proba(self, X):
-        p = expit(self.log_odds(X) + self.shift)
+        z = self.log_odds(X)
+        if self.kept is not None:
+            with replacing(self.kept) as part, part.open("wb") as file:
+                np.savez(file, choose=self.chosen, test=z)
+        p = expit(z + self.shift)
         return np.column_stack([1 - p, p])
 
 
@@ -204,7 +211,8 @@ def schedules(trains, choose, test, seeds, checkpoint, n_replicates=200):
             notes[name, seed] = checkpoint / f"note-{name.replace(' ', '-')}-{seed}.json"
 
         def model(seed, name=name, how=how):
-            return Served(how, choose, notes[name, seed], seed)
+            kept = checkpoint / KEPT.format(seed=seed) if name == PLAIN else None
+            return Served(how, choose, notes[name, seed], seed, kept)
 
         methods[name] = Method(model, train=train)
     runs = compare(
@@ -214,13 +222,17 @@ def schedules(trains, choose, test, seeds, checkpoint, n_replicates=200):
     return runs.join(pd.DataFrame.from_dict(told, orient="index").rename_axis(runs.index.names))
 
 
-def weekly(trains, choose, test, test_weeks, seed, checkpoint, n_replicates=200):
-    """The fixed ratio's network in weeks 45 to 48, with the shifts that earlier labels ask for."""
+def weekly(choose, test, test_weeks, seed, checkpoint, n_replicates=200):
+    """The fixed ratio's network in weeks 45 to 48, with the shifts that earlier labels ask for.
+
+    Its log-odds are those that `schedules` has kept.
+    """
     path = checkpoint / "weekly.parquet"
     if not path.exists():
-        log_odds, formula, _ = staged(SCHEDULES[PLAIN])(*trains["all positives"], seed)
-        p = expit(log_odds(test.X) + formula)
-        shifts = weekly_shifts(choose, expit(log_odds(choose[0]) + formula), test.y, test_weeks, p)
+        formula = np.log(KEEP_RATE)
+        with np.load(checkpoint / KEPT.format(seed=seed)) as kept:
+            p_choose, p = expit(kept["choose"] + formula), expit(kept["test"] + formula)
+        shifts = weekly_shifts(choose, p_choose, test.y, test_weeks, p)
         settings = {"groups": test.groups, "metrics": ["normalised_entropy", "ratio"]}
         frames = {}
         for name, shift in shifts.items():
@@ -260,7 +272,7 @@ def run(seeds=range(N_SEEDS), checkpoint=None, n_replicates=200):
         trains, choose, test, weeks = data()
         runs = schedules(trains, choose, test, seeds, checkpoint, n_replicates)
         found = grid(trains, choose, seeds[:1], checkpoint)
-        live = weekly(trains, choose, test, weeks, seeds[0], checkpoint, n_replicates)
+        live = weekly(choose, test, weeks, seeds[0], checkpoint, n_replicates)
     return pd.concat([runs, found.set_index(["method", "seed", "replicate"]), live])
 
 
