@@ -90,7 +90,7 @@ def trees(model, X, background, features: Sequence[str]) -> Explanation:
     Raises
     ------
     RecbalError
-        If shapes do not match, or the parts miss the model's log-odds.
+        If shapes do not match, shap is not installed, or the parts miss the model's log-odds.
 
     Notes
     -----

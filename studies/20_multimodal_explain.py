@@ -5,6 +5,7 @@ keep rate, judged on whole visits of weeks 45 to 48. Settings were chosen on wee
 """
 
 import gc
+import importlib
 import time
 from functools import cached_property
 from pathlib import Path
@@ -209,8 +210,10 @@ class Lab:
         test = datasets.visit_table(weeks, share=share)
         self.X_test = self.inputs.matrix(test)
         self.masks = segments(test)
-        self.y_test = test.conversion.to_numpy(np.float64)
-        self.units = _inputs.units(test.household_id.to_numpy(), "household_id")
+        households, self.y_test = test.household_id.to_numpy(), test.conversion.to_numpy(np.float64)
+        self.units = {
+            s: _inputs.units(households[m], "household_id") for s, m in self.masks.items()
+        }
 
     def columns(self, kinds):
         """Columns of some kinds of input: a slice (no copy) where they stand side by side."""
@@ -236,15 +239,14 @@ class Lab:
 
     def judge(self, p, only=None):
         """Metrics of the test (-1) and of its bootstrap draws, for each segment."""
-        found = {name: self._draws(p, self.masks[name]) for name in only or self.masks}
+        found = {name: self._draws(p, name) for name in only or self.masks}
         return pd.concat(found, names=["segment", "replicate"])
 
-    def _draws(self, p, mask):
+    def _draws(self, p, segment):
         """As `evaluate.report` and `evaluate.replicates`, from one pass over the rows."""
-        codes, ids = pd.factorize(self.units.codes[mask], sort=True)
-        units = _inputs.Units(codes, len(ids))
-        make = _tables.ranking_table, _tables.probability_table
-        tables = [table(self.y_test[mask], p[mask], None, units) for table in make]
+        mask, units = self.masks[segment], self.units[segment]
+        rows = self.y_test[mask], p[mask], None, units
+        tables = [_tables.ranking_table(*rows), _tables.probability_table(*rows)]
         whole = [table.values(np.ones((1, units.n))) for table in tables]
         draws = _bootstrap.replicate(tables, units.n, REPLICATES, 0)
         found = {name: np.append(part[name], draws[name]) for part in whole for name in part}
@@ -289,6 +291,7 @@ def predicted(lab, kinds=tuple(KINDS), how="early", added=None, seed=0):
 
 def result_of(lab, name, seed):
     """Metrics of one model by segment and replicate, and the CPU seconds of its training."""
+    importlib.import_module("keras")  # seconds that are not the first training's
     started = time.process_time()
     p, model = predicted(lab, seed=seed, **MODELS[name])
     seconds = time.process_time() - started
