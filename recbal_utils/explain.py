@@ -90,7 +90,7 @@ def trees(model, X, background, features: Sequence[str]) -> Explanation:
     Raises
     ------
     RecbalError
-        If shapes do not match, or the parts miss the model's log-odds.
+        If shapes do not match, shap is not installed, or the parts miss the model's log-odds.
 
     Notes
     -----
@@ -256,7 +256,7 @@ def reasons(
         raise RecbalError(f"There are no plain words for {', '.join(silent)}: add them to words.")
     parts = pd.Series(explanation.parts[row], index=[words[n] for n in explanation.features])
     parts = parts.groupby(level=0).sum().sort_values(ascending=False)
-    told = [f"{name} ({times(part)})" for name, part in parts.items()]
+    told = [f"{name} ({effect(part)})" for name, part in parts.items()]
     n_for, n_against = int((parts > 0).sum()), int((parts < 0).sum())
     return told[:n_for][:most], told[::-1][:n_against][:most]
 
@@ -268,9 +268,34 @@ def _alike(p, usual):
     return [f"{round(x * of):,} of {of:,}" for x in (p, usual)]
 
 
-def times(part: float) -> str:
-    """Return a part of the log-odds as what it does to the odds: "odds × 2.0"."""
-    return f"odds × {np.exp(part):.2g}"
+def effect(part: float) -> str:
+    """Return in plain words what a part of the log-odds does to the odds.
+
+    Parameters
+    ----------
+    part : float
+        In nats.
+
+    Returns
+    -------
+    str
+        From twice the odds on a factor, below that a percentage.
+
+    Examples
+    --------
+    >>> effect(3.9), effect(0.1), effect(-0.1), effect(0.001)
+    ('raises the odds 49-fold', 'raises the odds by 11 %', 'lowers the odds by 10 %', \
+'hardly changes the odds')
+    """
+    factor = float(np.exp(part))
+    if factor >= 2:
+        return f"raises the odds {float(f'{factor:.2g}'):,.10g}-fold"
+    percent = round(100 * abs(factor - 1))
+    if percent == 0:
+        return "hardly changes the odds"
+    if percent == 100:
+        return "lowers the odds by more than 99 %"
+    return f"{'raises' if factor > 1 else 'lowers'} the odds by {percent} %"
 
 
 def page(
@@ -309,15 +334,16 @@ def page(
     lines = [
         f"**Offer: {product}**",
         "",
-        f"About {counts[0]} such offers end in a purchase; of all offers, {counts[1]}.",
+        f"About {counts[0]} such offers end in a purchase; over all offers it is {counts[1]}.",
         "",
         "What speaks for it: " + ("; ".join(speaks_for) or "nothing much") + ".",
         "",
         "What speaks against it: " + ("; ".join(against) or "nothing much") + ".",
         "",
-        "Factors say what each reason does to the odds, compared with an ordinary offer. They say "
-        "why the model expects a purchase, not what would cause one: a better place on the mailer "
-        "may do more or less than its factor. They say nothing of a single person.",
+        "Odds compare purchases with the rest: 1 of 10 is odds of 1 to 9. Each reason is compared "
+        "with ordinary offers. Reasons say why the model expects a purchase, not what would cause "
+        "one: a better place in the mailer may do more or less than is said here. They say nothing "
+        "of a single person.",
     ]
     return "\n".join(lines)
 
@@ -326,10 +352,16 @@ def page(
 
 
 def _shap():
-    """Import shap, whose progress bar complains in a notebook where widgets are not installed."""
+    """Import shap, silently: its progress bar misses widgets, its plots use what will go away."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")
-        import shap
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        try:
+            import shap
+        except ImportError:
+            raise RecbalError(
+                "Explaining trees needs the package shap: run `pip install -r requirements.txt`."
+            ) from None
     return shap
 
 

@@ -4,6 +4,8 @@ Trained on every positive and 1 % of the negatives of weeks 20 to 40, corrected 
 keep rate, judged on whole visits of weeks 45 to 48. Settings were chosen on weeks 41 to 44.
 """
 
+import gc
+import importlib
 import time
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +13,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ibis import _
+from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.decomposition import PCA
 
-from recbal_utils import calibrate, cold_start, datasets, encoder, evaluate, studies
+from recbal_utils import (
+    _bootstrap,
+    _inputs,
+    _tables,
+    calibrate,
+    cold_start,
+    datasets,
+    encoder,
+    studies,
+)
 from recbal_utils._atomic import replacing
 from recbal_utils.fusion import WAYS, FusionClassifier, between
 from recbal_utils.models import preprocessing
@@ -41,8 +53,9 @@ MODELS = {
 }
 ADDED = 4  # new positives for each one of a rare product
 MOST_SEEDS, REPLICATES = 2, 200
-ONCE = ("text", "series", "purchases + text", "purchases + series", "early, copies")
-BLOCK = 400_000
+TWICE = ("purchases", *WAYS)
+WHOLE_ONLY = ("text", "series")  # judged over all products, not in each segment
+BLOCK = 50_000
 METRICS = ["roc_auc", "average_precision", "normalised_entropy", "ratio"]
 
 
@@ -103,11 +116,21 @@ class Inputs:
             found[at] = table[name][there]
         return found
 
-    def matrix(self, rows):
-        """Columns of all kinds for some rows, in the order of `KINDS`; float32."""
-        X = np.empty((len(rows), sum(KINDS.values())), np.float32)
+    @cached_property
+    def windows(self):
+        """What the lags before a week are, the last first; place w ends before week weeks - w."""
+        back = np.ascontiguousarray(self.series[:, ::-1]).reshape(len(self.products), -1)
+        return sliding_window_view(back, KINDS["series"], axis=1)[:, :: len(CHANNELS)]
+
+    def matrix(self, rows, room=0):
+        """Columns of all kinds for some rows, in the order of `KINDS`; float32.
+
+        `room` more rows are left empty at the end.
+        """
+        X = np.empty((len(rows) + room, sum(KINDS.values())), np.float32)
         for start in range(0, len(rows), BLOCK):  # a block at a time, for the sake of memory
-            self._fill(X[start : start + BLOCK], rows.iloc[start : start + BLOCK])
+            block = rows.iloc[start : start + BLOCK]
+            self._fill(X[start : start + len(block)], block)
         return X
 
     def _fill(self, X, rows):
@@ -115,9 +138,7 @@ class Inputs:
         week = rows.week.to_numpy().astype(int)
         X[:, : KINDS["purchases"]] = self.scale.transform(datasets.matrix(rows))
         self.put_text(X, self.short[place], rows)
-        for lag in range(1, LAGS + 1):
-            start = X.shape[1] - (LAGS + 1 - lag) * len(CHANNELS)
-            X[:, start : start + len(CHANNELS)] = self.series[place, week - lag]
+        X[:, -KINDS["series"] :] = self.windows[place, self.weeks - week]
         X[place < 0, KINDS["purchases"] :] = 0
 
     def put_text(self, X, vectors, rows):
@@ -180,44 +201,56 @@ class Lab:
 
     def __init__(self, inputs=None, weeks=TEST_WEEKS, share=datasets.TEST_SHARE):
         self.inputs = inputs or Inputs()
-        self.rows = self.inputs.train
-        self.X, self.y = self.inputs.matrix(self.rows), self.rows.conversion.to_numpy()
+        rows = self.inputs.train
+        self.y = rows.conversion.to_numpy()
+        rare = (datasets.segments(rows).tier != "head").to_numpy() & (self.y == 1)
+        self.rare, self.n_new = rows[rare], ADDED * int(rare.sum())
+        self.place_of_rare = np.flatnonzero(rare)
+        self.X = self.inputs.matrix(rows, room=self.n_new)  # new rows go to the end: no copy
         test = datasets.visit_table(weeks, share=share)
         self.X_test = self.inputs.matrix(test)
         self.masks = segments(test)
-        self.households, self.y_test = test.household_id.to_numpy(), test.conversion.to_numpy()
+        households, self.y_test = test.household_id.to_numpy(), test.conversion.to_numpy(np.float64)
+        self.units = {
+            s: _inputs.units(households[m], "household_id") for s, m in self.masks.items()
+        }
 
     def columns(self, kinds):
-        """Positions of the columns of some kinds of input."""
+        """Columns of some kinds of input: a slice (no copy) where they stand side by side."""
         ends = dict(zip(KINDS, np.cumsum(list(KINDS.values())), strict=True))
-        return np.concatenate([np.arange(ends[kind] - KINDS[kind], ends[kind]) for kind in kinds])
+        places = np.concatenate([np.arange(ends[kind] - KINDS[kind], ends[kind]) for kind in kinds])
+        together = (np.diff(places) == 1).all()
+        return slice(places[0], places[-1] + 1) if together else places
 
-    def new_rows(self, way, seed):
-        """Positives of rare products to add: their text between two products', or copied."""
-        tier = datasets.segments(self.rows).tier
-        rare = np.flatnonzero((self.y == 1) & (tier != "head").to_numpy())
-        place = self.inputs.products.index.get_indexer(self.rows.product_id.iloc[rare])
+    def put_new_rows(self, way, seed):
+        """Put positives of rare products after the others: their text copied, or between two."""
+        place = self.inputs.products.index.get_indexer(self.rare.product_id)
         parents = np.unique(place)
         vectors = self.inputs.short[parents]
-        made, first, _partner, _u = between(vectors, ADDED * len(rare), random_state=seed)
+        made, first, _partner, _u = between(vectors, self.n_new, random_state=seed)
         rng = np.random.default_rng(seed)
         order = np.argsort(place, kind="stable")
         start, end = (np.searchsorted(place[order], parents[first], s) for s in ("left", "right"))
-        chosen = rare[order[rng.integers(start, end)]]
-        X = self.X[chosen].copy()
+        chosen = order[rng.integers(start, end)]
+        X = self.X[len(self.y) :]
+        X[:] = self.X[self.place_of_rare[chosen]]
         if way == "SMOTE":
-            self.inputs.put_text(X, made, self.rows.iloc[chosen])
-        return X
+            self.inputs.put_text(X, made, self.rare.iloc[chosen])
 
-    def judge(self, p):
-        """Metrics of the test and of its bootstrap draws, for each segment."""
-        frames = {}
-        for name, mask in self.masks.items():
-            y, options = self.y_test[mask], {"groups": self.households[mask], "metrics": METRICS}
-            draws = evaluate.replicates(y, p[mask], n_replicates=REPLICATES, **options)
-            whole = evaluate.report(y, p[mask], n_replicates=0, **options)["value"]
-            frames[name] = pd.concat([whole.to_frame(-1).T[METRICS], draws])
-        return pd.concat(frames, names=["segment", "replicate"])
+    def judge(self, p, only=None):
+        """Metrics of the test (-1) and of its bootstrap draws, for each segment."""
+        found = {name: self._draws(p, name) for name in only or self.masks}
+        return pd.concat(found, names=["segment", "replicate"])
+
+    def _draws(self, p, segment):
+        """As `evaluate.report` and `evaluate.replicates`, from one pass over the rows."""
+        mask, units = self.masks[segment], self.units[segment]
+        rows = self.y_test[mask], p[mask], None, units
+        tables = [_tables.ranking_table(*rows), _tables.probability_table(*rows)]
+        whole = [table.values(np.ones((1, units.n))) for table in tables]
+        draws = _bootstrap.replicate(tables, units.n, REPLICATES, 0)
+        found = {name: np.append(part[name], draws[name]) for part in whole for name in part}
+        return pd.DataFrame(found, index=range(-1, REPLICATES))[METRICS]
 
     def gates(self, model):
         """Mean weight of each kind of input in each segment, of one test row in sixteen."""
@@ -242,35 +275,46 @@ def segments(rows):
 
 def predicted(lab, kinds=tuple(KINDS), how="early", added=None, seed=0):
     """Train once; return corrected probabilities of the test rows, and the model."""
-    columns = lab.columns(kinds)
-    X, y, shift = lab.X[:, columns], lab.y, SHIFT
+    columns, y, shift = lab.columns(kinds), lab.y, SHIFT
     if added is not None:
-        more = lab.new_rows(added, seed)
-        X, y = np.concatenate([X, more]), np.concatenate([y, np.ones(len(more), y.dtype)])
+        lab.put_new_rows(added, seed)
+        y = np.concatenate([y, np.ones(lab.n_new, y.dtype)])
         shift += calibrate.log_odds_shift(y.mean(), lab.y.mean())
     groups = {kind: KINDS[kind] for kind in kinds}
     settings = ALONE if kinds == ("purchases",) else SETTINGS[how]
-    model = FusionClassifier(groups, how, random_state=seed, **settings).fit(X, y)
+    model = FusionClassifier(groups, how, random_state=seed, **settings)
+    model.fit(lab.X[: len(y), columns], y)
     parts = np.array_split(lab.X_test, 16)
     p = [model.predict_proba(part[:, columns])[:, 1] for part in parts]
     return calibrate.shift_log_odds(np.concatenate(p), shift), model
 
 
+def result_of(lab, name, seed):
+    """Metrics of one model by segment and replicate, and the CPU seconds of its training."""
+    importlib.import_module("keras")  # seconds that are not the first training's
+    started = time.process_time()
+    p, model = predicted(lab, seed=seed, **MODELS[name])
+    seconds = time.process_time() - started
+    frame = lab.judge(p, only=["all"] if name in WHOLE_ONLY else None)
+    if model.how == "gated":
+        frame = frame.join(lab.gates(model))
+    print(f"{name}, seed {seed}: {seconds:.0f} s", flush=True)
+    return frame.assign(seconds=seconds)
+
+
 def run(seeds=range(5), checkpoint=None, only=None):
     """Return metrics by model, seed, segment and bootstrap replicate (-1: the test itself)."""
     lab, frames = Lab(), {}
+    for done in ("train", "embedded", "series", "windows"):  # 0.6 GB that no training reads
+        delattr(lab.inputs, done)
     for seed in list(seeds)[:MOST_SEEDS]:
-        for name, settings in MODELS.items():
-            if (only is not None and name not in only) or (seed and name in ONCE):
+        for name in MODELS:
+            if (only is not None and name not in only) or (seed and name not in TWICE):
                 continue
             path = None if checkpoint is None else Path(checkpoint) / f"{name}-{seed}.parquet"
             if path is None or not path.exists():
-                started = time.perf_counter()
-                p, model = predicted(lab, seed=seed, **settings)
-                frame = lab.judge(p)
-                if model.how == "gated":
-                    frame = frame.join(lab.gates(model))
-                print(f"{name}, seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
+                frame = result_of(lab, name, seed)
+                gc.collect()  # a network holds its rows in a cycle
                 if path is not None:
                     with replacing(path) as part:
                         frame.to_parquet(part)

@@ -151,18 +151,34 @@ PLAIN = dict(zip(NAMES, ("price", "season", "price", "luck"), strict=True))
 class TestPage:
     def test_reasons_of_one_kind_are_added(self):
         speaks_for, against = explain.reasons(ONE, 0, PLAIN)
-        assert speaks_for == ["price (odds × 3.3)"]
-        assert against == ["season (odds × 0.61)"]
+        assert speaks_for == ["price (raises the odds 3.3-fold)"]
+        assert against == ["season (lowers the odds by 39 %)"]
 
     def test_says_probability_as_frequency(self):
         page = explain.page(ONE, 0, PLAIN, product="beans", usual=0.001)
         assert "**Offer: beans**" in page
         assert "About 5 of 1,000 such offers" in page
-        assert "of all offers, 1 of 1,000" in page
+        assert "over all offers it is 1 of 1,000." in page
 
     def test_both_counts_are_out_of_the_same_number(self):
         page = explain.page(ONE.shifted(-4), 0, PLAIN, product="beans", usual=0.001)
-        assert "About 9 of 100,000 such offers end in a purchase; of all offers, 100 of" in page
+        assert (
+            "About 9 of 100,000 such offers end in a purchase; over all offers it is 100 of" in page
+        )
+
+    @pytest.mark.parametrize(
+        ("factor", "said"),
+        [
+            (48.7, "raises the odds 49-fold"),
+            (1234, "raises the odds 1,200-fold"),
+            (1.1, "raises the odds by 10 %"),
+            (1.001, "hardly changes the odds"),
+            (0.9, "lowers the odds by 10 %"),
+            (0.001, "lowers the odds by more than 99 %"),
+        ],
+    )
+    def test_effect_on_odds_in_words(self, factor, said):
+        assert explain.effect(np.log(factor)) == said
 
     def test_every_feature_has_words(self):
         with pytest.raises(RecbalError, match="no plain words for noise"):
