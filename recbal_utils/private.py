@@ -215,9 +215,7 @@ class PrivateTraining:
         rng = np.random.default_rng(self.seed)
         for number in range(self.steps):
             units = np.flatnonzero(rng.random(n_units) < self.rate)
-            if not len(units):
-                continue  # as good as pure noise, which helps nobody
-            X, y = rows_of(units, rng)
+            X, y = rows_of(units, rng)  # perhaps of nobody: a step left out would tell that
             rate = self.learning_rate * 0.5 * (1 + np.cos(np.pi * number / self.steps))
             seed = tf.constant([self.seed, number], tf.int32)
             self._step(X, y, seed, rate, self.rate * n_units)

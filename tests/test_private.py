@@ -163,6 +163,17 @@ def test_training_learns_and_follows_its_seed():
     assert (weights[0][0] != weights[2][0]).any()
 
 
+def test_a_batch_of_nobody_adds_its_noise_all_the_same():
+    """A step left out would tell that nobody was drawn, which the accountant does not allow."""
+    X, y = units(10, 1)
+    model = federated.network(3, hidden=4, seed=2)
+    before = model.get_weights()
+    rows = lambda chosen, rng: (X[chosen], y[chosen])
+    private.PrivateTraining(model, 1e-9, 1, noise=1.0).fit(10, rows)
+    after = model.get_weights()
+    assert all((a != b).all() for a, b in zip(before, after, strict=True))
+
+
 # ---- what synthetic rows give away -----------------------------------------------------------
 
 
