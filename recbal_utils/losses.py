@@ -12,7 +12,8 @@ from functools import cache
 import numpy as np
 from scipy.special import expit, logit
 
-from recbal_utils.calibrate import _number, _open_share, _probabilities
+from recbal_utils import _inputs
+from recbal_utils.calibrate import _probabilities
 from recbal_utils.errors import RecbalError
 
 KERAS_LOSSES = ("LogitAdjustedBinaryCrossentropy", "LogitAdjustedCrossentropy")
@@ -129,7 +130,7 @@ def effective_number(counts, beta):
     ----------
     Y. Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019.
     """
-    counts, beta = _counts(counts), _number(beta, "beta")
+    counts, beta = _counts(counts), _inputs.number(beta, "beta")
     if not 0 <= beta <= 1:
         raise RecbalError(f"beta must lie in [0, 1]; it is {beta:g}. Try 0.99 to 0.9999.")
     if beta == 1:
@@ -226,7 +227,7 @@ def _keras_losses():
 
         def __init__(self, prior, tau=1.0, name="logit_adjusted_binary_crossentropy", **options):
             super().__init__(name=name, **options)
-            self.prior = _open_share(prior, "prior")
+            self.prior = _inputs.open_share(prior, "prior")
             self.tau = _at_least_zero(tau, "tau")
 
         def call(self, y_true, y_pred):
@@ -536,11 +537,11 @@ def _ends_kept(z, given):
 
 def _focal_settings(gamma, alpha):
     gamma = _at_least_zero(gamma, "gamma")
-    return gamma, 0.0 if alpha is None else float(logit(_open_share(alpha, "alpha")))
+    return gamma, 0.0 if alpha is None else float(logit(_inputs.open_share(alpha, "alpha")))
 
 
 def _at_least_zero(value, name):
-    number = _number(value, name)
+    number = _inputs.number(value, name)
     if not 0 <= number < np.inf:
         raise RecbalError(f"{name} must be a finite number of at least 0; it is {value!r}.")
     return number
