@@ -119,6 +119,18 @@ def test_a_study_runs_before_the_notebook_that_reads_it_and_only_when_due(projec
     assert printed(project) == "second"
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        'found = studies.read("02_study", recompute=RECOMPUTE)',
+        "from recbal_utils.studies import read\nfound = read(\n    '02_study')",
+    ],
+)
+def test_a_reader_is_known_however_the_function_was_imported(code):
+    assert deps.studies_read(code) == ["_build/studies/02_study.parquet"]
+    assert deps.studies_read('pd.read("other"), thread("02_study")') == []
+
+
 def test_a_study_that_fails_is_told_in_one_line_and_its_reader_waits(project):
     write_study(project, fails=True)
     write_chapter(project, "02_reader", READS_IT)

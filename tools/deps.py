@@ -12,7 +12,8 @@ from pathlib import Path
 from common import BUILD, ROOT, notebooks, write_atomically
 
 PACKAGE = "recbal_utils"
-READS = re.compile(r"""studies\.read\(\s*["']([^"']+)["']""")
+# `studies.read("NN_topic")`, or `read("NN_topic")` where only the function was imported.
+READS = re.compile(r"""\bread\(\s*["'](\d\d_\w+)["']""")
 
 
 def notebook_code(path: Path) -> str:
