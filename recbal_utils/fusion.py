@@ -82,22 +82,13 @@ class FusionClassifier(NetworkClassifier):
         part = keras.Model(self.model_.inputs, self.model_.get_layer("gate").output)
         return np.asarray(part.predict(np.asarray(X, np.float32), verbose=0, batch_size=65_536))
 
-    def _compiled(self, n_features, n_rows, rate):
+    def _network(self, n_features, start):
         import keras
 
         self._check(n_features)
-        rate = rate if self.initial_rate == "train" else self.initial_rate
-        if not 0 < rate < 1:
-            raise RecbalError(f"initial_rate is {rate!r}; give 'train' or a number in (0, 1).")
-        start = float(np.log(rate) - np.log1p(-rate))
         inputs = keras.Input((n_features,))
         output = {"early": self._early, "late": self._late, "gated": self._gated}[self.how]
-        model = keras.Model(inputs, keras.layers.Activation("sigmoid")(output(inputs, start)))
-        steps = self.epochs * -(-n_rows // self.batch_size)
-        decay = keras.optimizers.schedules.CosineDecay(self.learning_rate, steps)
-        per_call = int(np.clip(steps // self.epochs, 1, 100))
-        model.compile(keras.optimizers.Adam(decay), self.loss, steps_per_execution=per_call)
-        return model
+        return keras.Model(inputs, keras.layers.Activation("sigmoid")(output(inputs, start)))
 
     def _early(self, inputs, start):
         return _log_odds(self._layers(inputs), start)

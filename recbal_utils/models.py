@@ -135,20 +135,24 @@ class NetworkClassifier(ClassifierMixin, BaseEstimator):
         rate = rate if self.initial_rate == "train" else self.initial_rate
         if not 0 < rate < 1:
             raise RecbalError(f"initial_rate is {rate!r}; give 'train' or a number in (0, 1).")
-        start = keras.initializers.Constant(float(np.log(rate) - np.log1p(-rate)))
-
-        inputs = keras.Input((n_features,))
-        x = inputs
-        for units in self.hidden:
-            x = keras.layers.Dense(units, activation="relu")(x)
-        activation = None if self.logits else "sigmoid"
-        output = keras.layers.Dense(1, activation=activation, bias_initializer=start)(x)
-        model = keras.Model(inputs, output)
+        model = self._network(n_features, float(np.log(rate) - np.log1p(-rate)))
         steps = self.epochs * -(-n_rows // self.batch_size)
         decay = keras.optimizers.schedules.CosineDecay(self.learning_rate, steps)
         per_call = int(np.clip(steps // self.epochs, 1, 100))
         model.compile(keras.optimizers.Adam(decay), self.loss, steps_per_execution=per_call)
         return model
+
+    def _network(self, n_features, start):
+        """The layers; the last one begins at the log-odds `start`. Not compiled yet."""
+        import keras
+
+        inputs = x = keras.Input((n_features,))
+        for units in self.hidden:
+            x = keras.layers.Dense(units, activation="relu")(x)
+        activation = None if self.logits else "sigmoid"
+        bias = keras.initializers.Constant(start)
+        output = keras.layers.Dense(1, activation=activation, bias_initializer=bias)(x)
+        return keras.Model(inputs, output)
 
     def _class_weight(self, codes):
         if self.class_weight == "balanced":

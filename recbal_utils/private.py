@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 from recbal_utils.errors import RecbalError
+from recbal_utils.federated import decayed
 
 # Orders of the Rényi divergences. Below 2 the series for sampled batches may not converge.
 ORDERS = (*np.arange(20, 110) / 10, *range(11, 64), 128, 256, 512)
@@ -216,7 +217,7 @@ class PrivateTraining:
         for number in range(self.steps):
             units = np.flatnonzero(rng.random(n_units) < self.rate)
             X, y = rows_of(units, rng)  # perhaps of nobody: a step left out would tell that
-            rate = self.learning_rate * 0.5 * (1 + np.cos(np.pi * number / self.steps))
+            rate = decayed(self.learning_rate, number, self.steps)
             seed = tf.constant([self.seed, number], tf.int32)
             self._step(X, y, seed, rate, self.rate * n_units)
         return self

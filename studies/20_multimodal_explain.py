@@ -8,7 +8,6 @@ import gc
 import importlib
 import time
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,7 +25,6 @@ from recbal_utils import (
     encoder,
     studies,
 )
-from recbal_utils._atomic import replacing
 from recbal_utils.fusion import WAYS, FusionClassifier, between
 from recbal_utils.models import preprocessing
 from recbal_utils.periods import TEST_WEEKS, TRAIN_WEEKS
@@ -311,14 +309,9 @@ def run(seeds=range(5), checkpoint=None, only=None):
         for name in MODELS:
             if (only is not None and name not in only) or (seed and name not in TWICE):
                 continue
-            path = None if checkpoint is None else Path(checkpoint) / f"{name}-{seed}.parquet"
-            if path is None or not path.exists():
-                frame = result_of(lab, name, seed)
-                gc.collect()  # a network holds its rows in a cycle
-                if path is not None:
-                    with replacing(path) as part:
-                        frame.to_parquet(part)
-            frames[name, seed] = frame if path is None else pd.read_parquet(path)
+            make = lambda name=name, seed=seed: result_of(lab, name, seed)
+            frames[name, seed] = studies.kept(checkpoint, f"{name}-{seed}", make)
+            gc.collect()  # a network holds its rows in a cycle
     return pd.concat(frames, names=["model", "seed"])
 
 

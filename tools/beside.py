@@ -1,11 +1,15 @@
-"""Put an optional package beside, not into, the environment of the book."""
+"""Optional packages beside, not in, the environment of the book, and records of their tests."""
 
+import json
+import os
+import platform
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from common import stop
+import psutil
+from common import ROOT, stop, write_atomically
 
 
 def install(target: Path, requirements: Path, test: str, name: str, size: str) -> None:
@@ -30,3 +34,17 @@ def install(target: Path, requirements: Path, test: str, name: str, size: str) -
             "check the network (or PIP_INDEX_URL) and run the command again"
         )
     stamp.write_text(wanted, encoding="utf-8")
+
+
+def machine() -> str:
+    """The kind of machine: no name, no path."""
+    gigabytes = round(psutil.virtual_memory().total / 2**30)
+    return f"{os.cpu_count()} cores, {gigabytes} GB, {platform.system()} {platform.machine()}"
+
+
+def write_record(found: dict, test: str, fresh: Path, carried: Path | None = None) -> None:
+    """Write what a test found; in place of the record that the project carries, too, if named."""
+    text = json.dumps(found, indent=1) + "\n"
+    for place in filter(None, (fresh, carried)):
+        write_atomically(ROOT / place, text)
+    print(f"{test}: wrote {fresh}")

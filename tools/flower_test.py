@@ -7,15 +7,14 @@ record that the project carries.
 
 import argparse
 import importlib.metadata
-import json
 import logging
 import os
 import platform
 import sys
 from datetime import date
 
-from beside import install
-from common import BUILD, KERNEL_ENVIRONMENT, ROOT, data_cache, stop, write_atomically
+from beside import install, machine, write_record
+from common import BUILD, KERNEL_ENVIRONMENT, ROOT, data_cache, stop
 
 HERE = BUILD / "flower"
 PACKAGES = HERE / "packages"
@@ -38,7 +37,6 @@ def stores():
 def test() -> dict:
     """Train the stores twice, and describe the run."""
     import numpy as np
-    from scale_test import machine
 
     from recbal_utils import federated, flower
 
@@ -97,11 +95,7 @@ def main() -> None:
         print(f"flower-test: {verdict(found)}")
     except RecbalError as error:
         stop(f"flower-test: {error}")
-    text = json.dumps(found, indent=1) + "\n"
-    write_atomically(ROOT / flower.FRESH, text)
-    if arguments.keep:
-        write_atomically(ROOT / flower.CARRIED, text)
-    print(f"flower-test: wrote {flower.FRESH}")
+    write_record(found, "flower-test", flower.FRESH, flower.CARRIED if arguments.keep else None)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ _build/spark/record.json; with --keep it also replaces the record that the proje
 import argparse
 import contextlib
 import importlib.metadata
-import json
 import os
 import platform
 import sys
@@ -16,8 +15,8 @@ from datetime import date
 from pathlib import Path
 
 import psutil
-from beside import install
-from common import BUILD, ROOT, data_cache, stop, write_atomically
+from beside import install, machine, write_record
+from common import BUILD, ROOT, data_cache, stop
 from execute import native_stderr_to
 
 HERE = BUILD / "spark"
@@ -25,12 +24,6 @@ PACKAGES = HERE / "packages"
 REQUIREMENTS = ROOT / "requirements-spark.txt"
 MEMORY = "2g"
 IN_FILE = ("household_id", "store_id", "product_id")  # the keys within a week
-
-
-def machine() -> str:
-    """The kind of machine: no name, no path."""
-    gigabytes = round(psutil.virtual_memory().total / 2**30)
-    return f"{os.cpu_count()} cores, {gigabytes} GB, {platform.system()} {platform.machine()}"
 
 
 def processor_seconds() -> float:
@@ -194,11 +187,7 @@ def main() -> None:
         print(f"scale-test: {verdict(found)}")
     except RecbalError as error:
         stop(f"scale-test: {error}")
-    text = json.dumps(found, indent=1) + "\n"
-    write_atomically(ROOT / scale.FRESH, text)
-    if arguments.keep:
-        write_atomically(ROOT / scale.CARRIED, text)
-    print(f"scale-test: wrote {scale.FRESH}")
+    write_record(found, "scale-test", scale.FRESH, scale.CARRIED if arguments.keep else None)
 
 
 if __name__ == "__main__":
